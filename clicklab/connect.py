@@ -1,7 +1,182 @@
-from clicklab import servers
-def wait_for_pair():
-    servers.wait_usable("kafka", "namenode", "datanode")
-def belong_together(): pass
-def guard():
-    import time
-    while True: time.sleep(5)
+"""Register the sink, wait for its tasks, read its dead letters, guard it. Notebook 04 calls it."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+
+import hdfs_native
+import requests
+
+from clicklab import Trouble, landed, servers, topics
+
+SINK = "clickstream-hdfs-sink"
+CONFIG = servers.ROOT / "connect_configs" / f"{SINK}.json"
+PAIR = "/clickstream-pair.json"  # in HDFS: the Kafka topics that the table was made from
+GUARD_EVERY_S = 5
+GUARD_PATIENCE_S = 600
+
+
+def config(interval_ms: int | None = None) -> dict[str, str]:
+    """The sink's configuration as it is registered: the file, with another commit interval when one is asked for.
+
+    Parameters
+    ----------
+    interval_ms : int
+        Milliseconds between two commits. Default: the setting COMMIT_INTERVAL_MS.
+    """
+    chosen = json.loads(CONFIG.read_text())
+    chosen["iceberg.control.commit.interval-ms"] = str(interval_ms or servers.setting("COMMIT_INTERVAL_MS"))
+    return chosen
+
+
+def register(interval_ms: int | None = None) -> None:
+    """Register the sink as notebook 04 does, and wait until its tasks run; nothing happens when it is there already."""
+    wanted = config(interval_ms)
+    place = f"{servers.url('connect')}/connectors/{SINK}/config"
+    present = requests.get(place, timeout=10)
+    if present.status_code != 200 or present.json() != {"name": SINK, **wanted}:
+        answer = requests.put(place, json=wanted, timeout=30)
+        if not answer.ok:
+            raise Trouble("Connect refuses the sink's configuration.", answer.json().get("message", answer.text),
+                          f"look at {CONFIG.relative_to(servers.ROOT)}")
+    wait_for_tasks()
+    note_pair()
+
+
+def tasks(name: str = SINK) -> list[tuple[str, str, str]]:
+    """(what, state, cause) of a connector and of each of its tasks; [] when it is not registered.
+
+    A connector can be RUNNING with its task FAILED, so both are listed.
+    """
+    answer = requests.get(f"{servers.url('connect')}/connectors/{name}/status", timeout=10)
+    if answer.status_code == 404:
+        return []
+    answer.raise_for_status()
+    status = answer.json()
+    parts = [("connector", status["connector"]), *((f"task {t['id']}", t) for t in status["tasks"])]
+    return [(what, part["state"], part.get("trace", "").split("\n\tat ")[0]) for what, part in parts]
+
+
+def wait_for_tasks(name: str = SINK, timeout_s: float = 60) -> None:
+    """Wait until a connector and at least one task of it say RUNNING."""
+    def problem() -> str:
+        found = tasks(name)
+        bad = [f"{what} is {state}{': ' + cause if cause else ''}" for what, state, cause in found if state != "RUNNING"]
+        return "; ".join(bad) or ("" if len(found) > 1 else f"{name} has no task yet")
+
+    servers.wait_for(f"sink {name}", problem, timeout_s, next="make status, then look into .state/logs/connect.log")
+
+
+def dead_letters(since_ms: int = 0) -> dict[tuple[int, int], str]:
+    """What the converter could not read: (Kafka partition, offset) of the record → the reason Connect gives."""
+    found = {}
+    for record in topics.records(topics.DEAD_LETTERS, since_ms):
+        said = {key: value.decode(errors="replace") for key, value in record.headers if value is not None}
+        place = int(said["__connect.errors.partition"]), int(said["__connect.errors.offset"])
+        found[place] = said.get("__connect.errors.exception.message", "no reason given")
+    return found
+
+
+def why_not_landed() -> str:
+    """The likeliest reason why a click of the topic is not in the table, with the next command."""
+    for name in ("connect", "datanode"):
+        if not servers.usable(name):
+            return f"{name} is down. Next: make up"
+    found = tasks()
+    if not found:
+        return "the sink is not registered. Next: run notebook 04"
+    for what, state, cause in found:
+        if state != "RUNNING":
+            return f"{what} of the sink is {state}: {cause or 'no cause given'}. Next: make status"
+    return f"the sink runs and commits every {servers.setting('COMMIT_INTERVAL_MS')} ms. Next: wait for one interval"
+
+
+# --- Topics and table belong together ------------------------------------------------------------------------------------
+
+def wait_for_pair() -> None:
+    """Wait until Kafka and HDFS are usable (compose/serve calls it before it starts Connect)."""
+    for name in ("kafka", "namenode", "datanode"):
+        servers.wait_for(name, servers.SERVERS[name].usable, servers.START_TIMEOUT_S)
+
+
+def note_pair() -> None:
+    """Note in HDFS which topics the table is made from, once, so that another pair is refused."""
+    if _noted_pair() is None:
+        options = hdfs_native.WriteOptions(overwrite=False)
+        with landed.client().create(PAIR, options) as file:
+            file.write(json.dumps(topics.ids()).encode())
+
+
+def _noted_pair() -> dict | None:
+    try:
+        with landed.client().read(PAIR) as file:
+            return json.loads(file.read())
+    except FileNotFoundError:
+        return None
+
+
+def belong_together() -> None:
+    """Refuse topics and a table that do not belong together: a sink started over them loses clicks without a sign.
+
+    Raises
+    ------
+    Trouble
+        Names which side is new, and the cure.
+    """
+    noted, present = _noted_pair(), topics.ids()
+    if noted is None:
+        # Without a note nothing has been landed here. Then the sink must not have worked over these topics either.
+        if not landed.version() and not sum(topics.end_offsets(topics.CONTROL).values()):
+            return
+        why = ("HDFS is new, but the sink has already landed from these topics: it would go on behind the clicks it landed, "
+               "and the table would lack all of them.")
+    elif noted == present:
+        return
+    elif noted["cluster"] != present["cluster"]:
+        why = "Kafka is new and the table in HDFS is of an earlier one: offsets would start again at 0 under the old rows."
+    else:
+        changed = [name for name in (topics.CLICKS, topics.CONTROL) if noted[name] != present[name]]
+        why = f"{' and '.join(changed)} {'was' if len(changed) == 1 else 'were'} removed or made anew since the table was made."
+    raise Trouble("Topics and table do not belong together.", why,
+                  "make clean  (removes both, with all clicks), then make up. To keep the clicks, put the missing side back.")
+
+
+# --- The guard -----------------------------------------------------------------------------------------------------------
+
+def guard() -> None:
+    """Restart failed tasks, for ever: Connect never does it by itself.
+
+    Every 5 s it reads the states. Where one is FAILED it asks for a restart and logs that; after 10 min without success
+    it logs the cause and the next command, and goes on once a minute.
+    """
+    failing_since: float | None = None
+    print(f"{_now()} guard: looks at {servers.url('connect')} every {GUARD_EVERY_S} s", flush=True)
+    while True:
+        pause = GUARD_EVERY_S
+        try:
+            base = f"{servers.url('connect')}/connectors"
+            for name in requests.get(base, timeout=10).json():
+                failed = [(what, cause) for what, state, cause in tasks(name) if state == "FAILED"]
+                if not failed:
+                    if failing_since:
+                        print(f"{_now()} guard: {name} runs again", flush=True)
+                    failing_since = None
+                    continue
+                failing_since = failing_since or time.monotonic()
+                for what, cause in failed:
+                    print(f"{_now()} guard: {name}, {what} FAILED: {cause[:300]}; asking for a restart", flush=True)
+                requests.post(f"{base}/{name}/restart?includeTasks=true&onlyFailed=true", timeout=10)
+                if time.monotonic() - failing_since > GUARD_PATIENCE_S:
+                    pause = 60
+                    print(f"{_now()} guard: {name} fails for over {GUARD_PATIENCE_S // 60} min. Next: make doctor, then look "
+                          f"into {servers.log_file('connect')}", flush=True)
+        except (requests.RequestException, ValueError) as cause:
+            # Connect is down or starting: supervisor's job. Said, so that a silent guard is never a mystery.
+            print(f"{_now()} guard: Connect does not answer ({type(cause).__name__})", flush=True)
+        time.sleep(pause)
+
+
+def _now() -> str:
+    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"

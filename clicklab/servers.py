@@ -163,14 +163,12 @@ def is_supervised() -> bool:
 
 
 def _environment() -> dict[str, str]:
-    jars = bootstrap.jars_folder()
     state = state_folder()
     return {
         **os.environ, **settings(),
         "CLICKSTREAM_STATE": str(state),
         "SUPERVISOR_SOCKET": str(_socket_path()),
-        "PYTHON": sys.executable, "JAVA": bootstrap.java(), "JARS": str(jars),
-        "CONNECT_PLUGIN_PATH": f"{jars / 'plugins'},{state / 'plugins'}",
+        "PYTHON": sys.executable, "JAVA": bootstrap.java(), "JARS": str(bootstrap.jars_folder()),
         # Marks what we started, so that `down` finds it even after supervisord itself was killed.
         "CLICKSTREAM_SERVER_OF": str(state),
     }
@@ -178,7 +176,7 @@ def _environment() -> dict[str, str]:
 
 def _start_supervisor() -> None:
     state = state_folder()
-    for folder in ("run", "logs", "plugins", "ledger"):
+    for folder in ("run", "logs", "ledger"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     if strays := _strays():
         _end(strays)
@@ -295,8 +293,9 @@ def need(*names: str) -> None:
             if name == "connect" and not checked_pair:
                 if {"kafka", "namenode", "datanode"} & set(waiting):
                     continue
-                from clicklab import connect
+                from clicklab import connect, topics
 
+                topics.ensure()
                 connect.belong_together()
                 checked_pair = True
             reason = _reason_not_usable(name)

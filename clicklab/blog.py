@@ -1,0 +1,418 @@
+"""Build the demo blog with Jekyll, open it in a real browser and click. Notebook 01 calls all of it, `compose/serve blog` `build`.
+
+Its posts are the notebooks of this repository, so the blog that is measured teaches the measuring.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from clicklab import Missing, Trouble, bootstrap
+
+ROOT = bootstrap.ROOT
+JEKYLL_TIMEOUT_S = 120
+PAGE_TIMEOUT_S = 15
+FIRST_POST = date(2026, 1, 1)  # any fixed day: a post's date tells its number, not when it was written
+CHROMIUM_FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+# --- Building ---------------------------------------------------------------------------------------------------------
+
+def assemble(destination: Path | str) -> Path:
+    """Put together what Jekyll builds: the demo blog, the snippet, and a post for each notebook.
+
+    Parameters
+    ----------
+    destination : path
+        Replaced, if it is there.
+
+    Returns
+    -------
+    Path
+        `destination`.
+    """
+    destination = Path(destination)
+    shutil.rmtree(destination, ignore_errors=True)
+    shutil.copytree(ROOT / "demo_blog", destination)
+    shutil.copytree(ROOT / "blog_snippet" / "_includes", destination / "_includes", dirs_exist_ok=True)
+    posts = destination / "_posts"
+    posts.mkdir(exist_ok=True)
+    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        day = FIRST_POST + timedelta(days=int(notebook.name[:2]))
+        name = notebook.stem.replace("_", "-")
+        (posts / f"{day}-{name}.md").write_text(_post(notebook, day), encoding="utf-8")
+    return destination
+
+
+def _post(notebook: Path, day: date) -> str:
+    from nbconvert import MarkdownExporter  # half a second; only building needs it
+
+    body, _ = MarkdownExporter().from_filename(str(notebook))
+    heading = re.search(r"^# +(.+)$", body, re.MULTILINE)
+    title = heading[1].strip() if heading else notebook.stem[3:].replace("_", " ").capitalize()
+    if heading:
+        body = body[: heading.start()] + body[heading.end() :]
+    front_matter = {
+        "title": title.replace("`", ""),
+        "date": f"{day} 09:00:00 +0900",
+        "categories": ["Data engineering", "Clickstream"],
+        "tags": ["clickstream", "kafka", "hdfs"],
+    }
+    # JSON is YAML, and quotes whatever a title holds.
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front_matter.items()]
+    return "---\n" + "\n".join(lines) + f"\n---\n\n{liquid_raw(body.strip())}\n"
+
+
+def liquid_raw(text: str) -> str:
+    """Wrap text so that Liquid leaves it as it is, even where it shows `{% endraw %}` itself."""
+    spelled_out = re.sub(r"\{(%-?\s*endraw)", r'{% endraw %}{{ "{" }}{% raw %}\1', text)
+    return "{% raw %}\n" + spelled_out + "\n{% endraw %}"
+
+
+def build(destination: Path | str, *, production: bool = False, endpoint: str | None = None) -> Path:
+    """Build the demo blog with the real Jekyll.
+
+    Parameters
+    ----------
+    destination : path
+        Gets two folders, `source` and `site`, which are replaced.
+    production : bool
+        As for publishing: every page on one line, and the endpoint injected as the workflow does it.
+    endpoint : str
+        Where the pages report to. In production an https address, or None, which leaves the placeholder in;
+        else None means the snippet's default, http://localhost:8000/ingest.
+
+    Returns
+    -------
+    Path
+        The folder `site`.
+
+    Raises
+    ------
+    Missing
+        There is no Jekyll on this machine.
+    Trouble
+        Jekyll, or the injection, failed; holds the last lines it printed.
+    """
+    jekyll = shutil.which("jekyll")
+    if jekyll is None:
+        raise Missing("The blog needs Jekyll, which is not on this machine.", "it is built by the real one",
+                      bootstrap.install_command(["jekyll"]))
+    destination = Path(destination)
+    source, site = assemble(destination / "source"), destination / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    command = [jekyll, "build", "--source", str(source), "--destination", str(site), "--disable-disk-cache", "--trace",
+               "--config", str(source / "_config.yml")]
+    # Without UTF-8 Ruby stumbles over Hangul; it goes by the locale, which may be C.
+    environment = os.environ | {"JEKYLL_ENV": "production" if production else "development", "RUBYOPT": "-EUTF-8:UTF-8"}
+    inject = ["bash", str(ROOT / "blog_snippet" / "tools" / "inject-ingest-url.sh")]
+    if production and endpoint:
+        environment["INGEST_API_GATEWAY_URL"] = endpoint
+        _run([*inject, str(source)], environment)
+    elif endpoint:
+        chosen = destination / "endpoint.yml"
+        chosen.write_text(f"clickstream_endpoint: {json.dumps(endpoint)}\n", encoding="utf-8")
+        command[-1] += f",{chosen}"
+    _run(command, environment)
+    if production and endpoint:
+        _run([*inject, "--check", str(site)], environment)
+    return site
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    name = Path(command[1] if command[0] == "bash" else command[0]).name
+    try:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", timeout=JEKYLL_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise Trouble(f"{name} did not finish in {JEKYLL_TIMEOUT_S} s.", next=" ".join(command)) from error
+    if done.returncode:
+        lines = [line for line in done.stdout.splitlines() if line.strip() and not line.lstrip().startswith("from ")]
+        raise Trouble(f"{name} failed (exit code {done.returncode}).", "\n".join(lines[-12:]), " ".join(command))
+
+
+# --- The browser ------------------------------------------------------------------------------------------------------
+
+class _Held:
+    """A Playwright object held by the one thread that may touch it.
+
+    Playwright's plain functions refuse to run where an asyncio loop runs, as in every notebook cell.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor, thing: Any):
+        self._thread, self._thing = thread, thing
+
+    def _reach(self, work: Callable[[], Any]) -> Any:
+        return self._hold(self._thread.submit(work).result())
+
+    def _hold(self, thing: Any) -> Any:
+        if isinstance(thing, list):
+            return [self._hold(one) for one in thing]
+        if callable(thing) or type(thing).__module__.startswith("playwright"):
+            return _Held(self._thread, thing)
+        return thing
+
+    def __getattr__(self, name: str) -> Any:
+        return self._reach(lambda: getattr(self._thing, name))
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        arguments = [one._thing if isinstance(one, _Held) else one for one in arguments]
+        return self._reach(lambda: self._thing(*arguments, **options))
+
+    def __enter__(self) -> Any:
+        return self._reach(self._thing.__enter__)
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._reach(lambda: self._thing.__exit__(*error))
+
+    def __repr__(self) -> str:
+        return repr(self._thing)
+
+
+@contextlib.contextmanager
+def browser(**options: Any) -> Iterator[Any]:
+    """Start Chromium without a window and with a fresh profile; stop it at the end.
+
+    What you get is Playwright's `Browser` (its plain, synchronous functions), usable in a notebook cell too:
+    `page = chromium.new_page()`, `page.goto(url)`, `page.click("#vote")`.
+
+    Parameters
+    ----------
+    **options
+        Passed on to Playwright's `chromium.launch`.
+
+    Raises
+    ------
+    Missing
+        There is no Chromium or Chrome on this machine.
+    """
+    from playwright.sync_api import sync_playwright
+
+    program = bootstrap.chromium()
+    if program is None:
+        raise Missing("A browser is needed, and there is no Chromium on this machine.", "the clicks are made in a real one",
+                      bootstrap.install_command(["chromium"]))
+    flags = [*CHROMIUM_FLAGS, *options.pop("args", [])]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        flags.append("--no-sandbox")
+    with ThreadPoolExecutor(1, "playwright") as thread:
+        playwright = thread.submit(lambda: sync_playwright().start()).result()
+        try:
+            chromium = thread.submit(playwright.chromium.launch, executable_path=program, args=flags, **options).result()
+            yield _Held(thread, chromium)
+            thread.submit(chromium.close).result()
+        finally:
+            thread.submit(playwright.stop).result()
+
+
+def screenshot(url: str, path: Path | str, *, width: int = 1100, height: int = 800, dark: bool = False) -> Path:
+    """Save a picture of a page, as wide as asked for.
+
+    Parameters
+    ----------
+    path : path
+        A `.png` file; its folder is made.
+    width, height : int
+        Size of the window, CSS px; 390 wide is a phone.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
+        page.goto(url, timeout=PAGE_TIMEOUT_S * 1000)
+        page.screenshot(path=str(path))
+    return path
+
+
+# --- Clicking ---------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Click:
+    """One real click: where, on what, and whether it made the page go away."""
+
+    page: str
+    what: str
+    leaves: bool
+
+
+@dataclass
+class Visit:
+    """What a reader did, and what the pages said they sent.
+
+    The events are the browser's view: they tell which ids belong to this visit, never that one of them arrived.
+    What a page sends in its last moment the browser does not show; its `page_view_id` is known from the page's other events.
+    """
+
+    clicks: list[Click] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    unsent: int = 0  # events still waiting in the browser at the end, because the collector did not take them
+
+    @property
+    def page_view_ids(self) -> list[str]:
+        """One for each page that was seen, in that order."""
+        return list(dict.fromkeys(event["page_view_id"] for event in self.events))
+
+    @property
+    def event_ids(self) -> set[str]:
+        """Of all events the browser showed."""
+        return {event["event_id"] for event in self.events}
+
+    @property
+    def leaving(self) -> int:
+        """How many clicks made their page go away."""
+        return sum(click.leaves for click in self.clicks)
+
+    def __str__(self) -> str:
+        text = f"{len(self.clicks)} clicks, {self.leaving} of them leaving the page, in {len(self.page_view_ids)} page views"
+        return text + (f"; {self.unsent} events still wait in the browser" if self.unsent else "")
+
+
+@dataclass(frozen=True)
+class _Target:
+    what: str
+    selector: str
+    page: str | None = None  # path of the page it is on; None: every page
+    leaves: bool = False
+    opens: bool = False  # a tab
+    button: str = "left"
+
+
+STAYING = [
+    _Target("svg in a button", "#theme svg"),
+    _Target("link to the top", "#to-top"),
+    _Target("svg in a button", "#heart-drawing", "/elements/"),
+    _Target("button in a shadow tree", "#vote", "/elements/"),
+    _Target("custom element", "#long-name", "/elements/"),
+    _Target("javascript: link", "#script-link", "/elements/"),
+    _Target("# link", "#fragment-link", "/elements/"),
+    _Target("paragraph", "#notes + p", "/elements/"),
+    _Target("link to a new tab", "#new-tab", "/elements/", opens=True),
+    _Target("middle click", "#late-long", "/elements/", opens=True, button="middle"),
+    _Target("Hangul # link", "#hangul-fragment", "/한글-주소/"),
+]
+LEAVING = [
+    _Target("card", ".card p span", "/", leaves=True),
+    _Target("link inserted later", "#late-home", "/elements/", leaves=True),
+    _Target("link in a shadow tree", "#results-text", "/elements/", leaves=True),
+    _Target("link in an svg", "#svg-link-box", "/elements/", leaves=True),
+    _Target("link in a post or page", "#to-elements", "/long/", leaves=True),
+    _Target("link in a post or page", "#to-elements", "/한글-주소/", leaves=True),
+    _Target("tab in the header", "header nav a", leaves=True),
+    _Target("title of the blog", "header .name", leaves=True),
+]
+
+
+def visit(
+    url: str,
+    clicks: int = 40,
+    seed: int = 1,
+    *,
+    leaving: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+    timeout_s: float = 30,
+) -> Visit:
+    """Read the demo blog in a real browser and click; wait until the browser has handed over what it recorded.
+
+    Parameters
+    ----------
+    url : str
+        Where the blog is served.
+    clicks : int
+        How many real mouse clicks to make.
+    seed : int
+        The same seed makes the same clicks.
+    leaving : float
+        Share of clicks, 0 to 1, on links that make the page go away.
+    progress : callable
+        Called with the clicks made and the clicks asked for, after each; the default prints one line at the end.
+    timeout_s : float
+        Seconds to wait at the end for the collector's answers. What is not answered by then is counted in `Visit.unsent`.
+
+    Raises
+    ------
+    Trouble
+        The blog does not answer, or its pages report to nowhere.
+    """
+    from playwright.sync_api import Error
+
+    choose = random.Random(seed)
+    plan = [index < round(clicks * leaving) for index in range(clicks)]
+    choose.shuffle(plan)
+    done = Visit()
+    with browser() as chromium:
+        context = chromium.new_context(viewport={"width": 1100, "height": 800}, locale="ko-KR", timezone_id="Asia/Seoul")
+        context.set_default_timeout(PAGE_TIMEOUT_S * 1000)
+        context.on("request", lambda request: done.events.extend(_events_of(request)))
+        page = context.new_page()
+        try:
+            page.goto(url, wait_until="load")
+        except Error as error:
+            raise Trouble(f"The blog does not answer at {url}.", error.message.splitlines()[0], "make up") from error
+        if not page.evaluate("window.clickstream"):
+            raise Trouble(f"The pages at {url} report to nowhere.", "they were built without an endpoint", "make up")
+        for made, leaves in enumerate(plan, start=1):
+            path = unquote(urlsplit(page.url).path)
+            targets = [one for one in (LEAVING if leaves else STAYING) if one.page in (None, path)]
+            done.clicks.append(_click(page, path, choose.choice(targets), choose))
+            if progress:
+                progress(made, clicks)
+        done.unsent = _settle(page, timeout_s)
+        page.goto("about:blank")  # the last page says goodbye
+    if not progress:
+        print(done)
+    return done
+
+
+def _click(page: Any, path: str, target: _Target, choose: random.Random) -> Click:
+    elements = page.locator(target.selector)
+    element = elements.nth(choose.randrange(elements.count()))
+    if target.opens:
+        with page.context.expect_page() as opened:
+            element.click(button=target.button)
+        tab = opened.value
+        tab.wait_for_load_state()
+        _settle(tab, PAGE_TIMEOUT_S)
+        tab.close(run_before_unload=False)
+    elif target.leaves:
+        with page.expect_navigation(wait_until="load"):
+            element.click(no_wait_after=True)
+    else:
+        element.click()
+    return Click(path, target.what, target.leaves)
+
+
+def _events_of(request: Any) -> list[dict[str, Any]]:
+    if request.method != "POST" or not request.post_data:
+        return []
+    body = json.loads(request.post_data)
+    return body if isinstance(body, list) else [body]
+
+
+def _settle(page: Any, timeout_s: float) -> int:
+    """Wait until the snippet keeps nothing that is unanswered; return how many events it still keeps."""
+    from playwright.sync_api import TimeoutError
+
+    kept = "[sessionStorage, localStorage].flatMap(Object.keys).filter(key => key.startsWith('click ')).length"
+    with contextlib.suppress(TimeoutError):
+        page.wait_for_function(f"{kept} === 0", timeout=timeout_s * 1000)
+    return page.evaluate(kept)

@@ -1,0 +1,134 @@
+"""Post clicks to the collector as `curl` would, and enter them into the ledger. Notebooks 02, 03 and 05 call it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import requests
+from clickstream_ingest import events
+
+from clicklab import ledger, servers
+
+RETRY_PAUSE_S = 0.5
+_session = threading.local()
+
+
+@dataclass
+class Outcome:
+    """What became of the clicks of one call of `post`.
+
+    Attributes
+    ----------
+    acknowledged, unknown : int
+        Clicks the broker has; clicks answered 503, or not at all, at every try.
+    refused : dict
+        event_id → the collector's reason.
+    retried : int
+        Requests that were sent again.
+    seconds : float
+    """
+
+    acknowledged: int = 0
+    unknown: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    retried: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.acknowledged:,} acknowledged in {self.seconds:.1f} s"
+        for count, what in ((len(self.refused), "refused"), (self.unknown, "of unknown fate"), (self.retried, "requests sent again")):
+            text += f" · {count:,} {what}" if count else ""
+        return text
+
+
+def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int = 4, tries: int = 5,
+         timeout_s: float = 15) -> Outcome:
+    """Post clicks over HTTP, each entered into the ledger before it is sent and again when it is answered.
+
+    Parameters
+    ----------
+    clicks : iterable of dict
+        With the contract's client fields; `event_id` is required here, because the ledger needs it before the answer.
+    run : str
+        The ledger's run to enter them into.
+    batch : int
+        Clicks a request, 1 to 20.
+    connections : int
+        Requests under way at once.
+    tries : int
+        How often a request that is answered 503, or not at all, is sent in all: with the same ids, as the browser does.
+    timeout_s : float
+        Seconds to wait for one answer.
+
+    Returns
+    -------
+    Outcome
+    """
+    clicks = list(clicks)
+    outcome, lock = Outcome(), threading.Lock()
+    started = time.monotonic()
+
+    def send(part: list[dict]) -> None:
+        result = _send(part, run, tries, timeout_s)
+        with lock:
+            outcome.acknowledged += result.acknowledged
+            outcome.unknown += result.unknown
+            outcome.refused |= result.refused
+            outcome.retried += result.retried
+            if sys.stdout.isatty():
+                print(f"\rposted {outcome.acknowledged + outcome.unknown + len(outcome.refused):,} of {len(clicks):,}", end="")
+
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(send, [clicks[start:start + batch] for start in range(0, len(clicks), batch)]))
+    if sys.stdout.isatty():
+        print("\r", end="")
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def _send(clicks: list[dict], run: str, tries: int, timeout_s: float) -> Outcome:
+    if not hasattr(_session, "http"):
+        _session.http = requests.Session()
+    ids = [click["event_id"].lower() for click in clicks]
+    prints = {one: fingerprint for one, click in zip(ids, clicks, strict=True) if (fingerprint := _fingerprint(click))}
+    outcome = Outcome()
+    for attempt in range(tries):
+        ledger.write(run, "posted", ids, source="collector.post", prints=prints)
+        try:
+            # The header says that these clicks are in a ledger already, so the dev server does not enter them.
+            answer = _session.http.post(f"{servers.url('ingest')}/ingest", json=clicks, headers={"X-Ledger-Run": run},
+                                        timeout=timeout_s)
+            status = answer.status_code
+        except requests.RequestException:
+            status = 0
+        if status in (200, 400):
+            body = answer.json()
+            outcome.refused = {ids[bad["index"]]: bad["reason"] for bad in body["rejected"] if bad["index"] is not None}
+            if status == 400 and not body["accepted"]:
+                reasons = body["rejected"]
+                outcome.refused |= {one: reasons[0]["reason"] for one in ids if one not in outcome.refused}
+            good = [one for one in ids if one not in outcome.refused]
+            ledger.write(run, "acknowledged", good, source="collector.post")
+            ledger.write(run, "refused", outcome.refused, source="collector.post")
+            outcome.acknowledged = len(good)
+            return outcome
+        if attempt + 1 < tries:
+            outcome.retried += 1
+            time.sleep(RETRY_PAUSE_S * 2**attempt)
+    ledger.write(run, "unknown", ids, source="collector.post")
+    outcome.unknown = len(ids)
+    return outcome
+
+
+def _fingerprint(click: dict) -> str | None:
+    """The fingerprint of what the contract makes of a click; None for one it refuses."""
+    try:
+        return events.fingerprint(events.normalize(click, datetime.now(UTC)))
+    except events.ContractError:
+        return None

@@ -1,0 +1,156 @@
+"""Read what has landed: the newest committed snapshot of the table on HDFS. Notebooks 04 and 05 call it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import hdfs_native
+import pandas as pd
+import pyarrow as pa
+from clickstream_ingest import events
+from hdfs_native.fsspec import HdfsFileSystem
+from pyiceberg.expressions import AlwaysTrue, GreaterThanOrEqual
+from pyiceberg.io.fsspec import FsspecFileIO
+from pyiceberg.table import StaticTable
+
+from clicklab import Trouble, servers
+from clicklab.topics import Sighting
+
+TABLE = "/warehouse/web/clickstream"
+PLACE = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
+os.environ.setdefault("HADOOP_USER_NAME", "clickstream")
+
+
+class HdfsFileIO(FsspecFileIO):
+    """pyiceberg's door to HDFS: it knows S3, GCS and local files by itself, but not `hdfs://`."""
+
+    def __init__(self, properties: dict):
+        super().__init__(properties)
+        self._scheme_to_fs["hdfs"] = lambda _: filesystem()
+
+
+def filesystem() -> HdfsFileSystem:
+    """HDFS as an fsspec file system: what `pd.read_parquet(…, filesystem=…)` and DuckDB take."""
+    host, port = servers.address("namenode").split(":")
+    return HdfsFileSystem(host=host, port=int(port))
+
+
+def client() -> hdfs_native.Client:
+    """HDFS as plain calls: list, read, create."""
+    return hdfs_native.Client(f"hdfs://{servers.address('namenode')}", {"dfs.replication": "1"})
+
+
+def files(folder: str = TABLE) -> list[tuple[str, int]]:
+    """(path, bytes) of each file below a folder of HDFS; [] when the folder is not there.
+
+    Not all of them are landed: a file counts from the snapshot that names it.
+    """
+    try:
+        return sorted((status.path, status.length) for status in client().list_status(folder, True) if not status.isdir)
+    except FileNotFoundError:
+        return []
+
+
+def version() -> int:
+    """Number of the newest metadata file; 0 before the sink's first commit makes the table."""
+    hdfs = client()
+    try:
+        with hdfs.read(f"{TABLE}/metadata/version-hint.text") as hint:
+            newest = int(hint.read())
+    except FileNotFoundError:
+        newest = 0
+    # The hint is written after the commit, so it can be behind, or absent after a kill.
+    while _exists(hdfs, f"{TABLE}/metadata/v{newest + 1}.metadata.json"):
+        newest += 1
+    return newest
+
+
+def _exists(hdfs: hdfs_native.Client, path: str) -> bool:
+    try:
+        hdfs.get_file_info(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def table() -> StaticTable | None:
+    """The table at its newest snapshot; None while there is none.
+
+    `.inspect.snapshots()` and `.inspect.files()` list what it is made of.
+    """
+    newest = version()
+    if not newest:
+        return None
+    properties = {"py-io-impl": f"{HdfsFileIO.__module__}.{HdfsFileIO.__name__}"}
+    metadata = f"hdfs://{servers.address('namenode')}{TABLE}/metadata/v{newest}.metadata.json"
+    found = StaticTable.from_metadata(metadata, properties=properties)
+    return found if found.current_snapshot() else None
+
+
+def rows(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pa.Table:
+    """Every landed row, as often as it is there.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Only these are read from HDFS. Default all.
+    since_ms : int
+        Only rows received at or after this instant (ms since 1970 UTC); whole hours before it are not even opened.
+
+    Raises
+    ------
+    Trouble
+        Nothing has landed yet.
+    """
+    found = table()
+    if found is None:
+        raise Trouble("Nothing has landed yet.", "the sink has not committed a snapshot",
+                      "run notebook 04, which registers the sink, or wait for one commit interval")
+    since = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat()
+    return found.scan(row_filter=GreaterThanOrEqual("received_at", since) if since_ms else AlwaysTrue(),
+                      selected_fields=tuple(columns)).to_arrow()
+
+
+def clicks(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pd.DataFrame:
+    """The landed clicks as a DataFrame: the first row of each event_id, in the order they were received.
+
+    A click that was sent again after a 503 may be in the topic twice; it is one click.
+
+    Parameters
+    ----------
+    columns, since_ms
+        As for `rows`. `event_id` and the place in Kafka are read besides, to tell the first row.
+
+    Returns
+    -------
+    DataFrame, shape (clicks, columns)
+        Instants are timezone-aware, UTC.
+    """
+    wanted = list(columns)
+    extra = ["event_id", "received_at", *PLACE[1:]]
+    read = ["*"] if wanted == ["*"] else list(dict.fromkeys([*wanted, *extra]))
+    frame = rows(read, since_ms).to_pandas()
+    frame = frame.sort_values(["received_at", *PLACE[1:]]).drop_duplicates("event_id").reset_index(drop=True)
+    return frame if wanted == ["*"] else frame[wanted]
+
+
+def sightings(since_ms: int = 0) -> list[Sighting]:
+    """What the ledger compares: id, place and fingerprint of each landed row; [] while there is no table."""
+    found = table()
+    if found is None:
+        return []
+    present = set(found.schema().column_names)
+    read = [name for name in (*sorted(events.FROM_CLIENT), *PLACE[1:]) if name in present]
+    return [Sighting(row["event_id"], row["_kafka_partition"], row["_kafka_offset"], events.fingerprint(row))
+            for row in plain(rows(read, since_ms))]
+
+
+def plain(data: pa.Table) -> list[dict]:
+    """Rows as the topic spells them: instants as ms since 1970 UTC, so that both sides compare."""
+    for number, field in enumerate(data.schema):
+        if pa.types.is_timestamp(field.type):
+            ms = data.column(number).cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64())
+            data = data.set_column(number, field.name, ms)
+    return data.to_pylist()

@@ -1,18 +1,28 @@
 """The command line: `python -m clicklab COMMAND`. The Makefile's targets are its everyday names."""
 
+from __future__ import annotations
+
+import shutil
 import sys
+from typing import Annotated, Any
 
 import typer
+import yaml
 
-from clicklab import Trouble, connect, servers
+from clicklab import Trouble, servers
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Name = Annotated[str, typer.Argument(help="of: " + " ".join(servers.SERVERS))]
 
 
 @app.command()
 def up() -> None:
     """Start all servers and wait until they are usable."""
-    print(f"usable after {servers.up():.1f} s")
+    names = tuple(name for name in servers.SERVERS if name != "blog" or shutil.which("jekyll"))
+    seconds = servers.up(names)
+    print(f"usable after {seconds:.1f} s: {', '.join(names)}")
+    if len(names) < len(servers.SERVERS):
+        print("not started: blog, because Jekyll is not on this machine. make doctor says how to install it")
 
 
 @app.command()
@@ -22,15 +32,120 @@ def down() -> None:
 
 
 @app.command()
+def status(measured: bool = False) -> None:
+    """Say of each server whether it is usable, where it listens and what memory it holds; exit 1 when one is not."""
+    table = servers.status()
+    if measured:
+        print(servers.measured(table))
+        return
+    for row in table:
+        print(f"{row['server']:<10} {row['state']:<11} {row['memory MB']:>5} MB  {row['address']:<16} {row['what']}")
+    if servers.usable("connect"):
+        from clicklab import connect
+
+        for what, state, cause in connect.tasks():
+            print(f"sink       {state:<11} {what} {cause}")
+    if any(row["state"] == "not usable" for row in table):
+        sys.exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at everything the course needs on this machine; exit 1 when something is missing."""
+    from clicklab import doctor
+
+    lines = doctor.look()
+    print("\n".join(lines))
+    sys.exit(0 if doctor.is_well(lines) else 1)
+
+
+@app.command()
+def run(numbers: Annotated[list[str] | None, typer.Argument(help="notebooks, two digits each; default 00 to 05")] = None,
+        parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")] = None) -> None:
+    """Execute notebooks in order with papermill; exit 1 when one fails, 3 when one could not be executed."""
+    from clicklab import course
+
+    results = course.run(tuple(numbers or ()), dict(_parameter(text) for text in parameter or ()))
+    sys.exit(course.exit_status(results))
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise Trouble(f"{text} is no parameter.", "a parameter is NAME=VALUE", "write  -p CLICKS=200")
+    return name, yaml.safe_load(value)
+
+
+@app.command()
+def where(event_id: str) -> None:
+    """Say how far one click got, and why not farther."""
+    from clicklab import ledger
+
+    print("\n".join(ledger.where(event_id)))
+
+
+@app.command()
+def ledger() -> None:
+    """Show all runs at each hop, then compare the whole topic with the whole table."""
+    from clicklab import ledger
+
+    print(ledger.table())
+    ledger.audit()
+
+
+@app.command()
+def drill(name: Annotated[str, typer.Argument(help="connect, kafka or namenode")], clicks: int = 20_000,
+          seed: int = 1) -> None:
+    """Kill a server while clicks are produced, then count them."""
+    from clicklab import faults
+
+    faults.drill(name, clicks, seed)
+
+
+@app.command()
+def schema(write: bool = False) -> None:
+    """Compare the sink's schema with the event contract; --write puts the contract's into the file."""
+    from clicklab import connect
+
+    connect.schema(write)
+
+
+@app.command()
+def clean() -> None:
+    """Stop the servers and remove .state and build, saying what is removed."""
+    servers.down()
+    for folder in (servers.state_folder(), servers.ROOT / "build"):
+        if folder.exists():
+            size_mb = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+            shutil.rmtree(folder)
+            print(f"removed {folder.name}/  ({size_mb:,.0f} MB: "
+                  f"{'topics, table, ledger, logs' if folder.name != 'build' else 'executed notebooks and pages'})")
+        else:
+            print(f"{folder.name}/ was not there")
+
+
+@app.command(hidden=True)
+def build_blog() -> None:
+    """Build the demo blog into the state folder (compose/serve calls it)."""
+    from clicklab import blog
+
+    blog.build_for_server()
+
+
+@app.command(hidden=True)
 def belong_together() -> None:
     """Wait for Kafka and HDFS, then refuse a pair that does not belong together (compose/serve calls it)."""
+    from clicklab import connect
+
     connect.wait_for_pair()
     connect.belong_together()
 
 
-@app.command()
+@app.command(hidden=True)
 def guard() -> None:
     """Watch the sink's tasks and restart failed ones, until stopped."""
+    from clicklab import connect
+
     connect.guard()
 
 

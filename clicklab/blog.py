@@ -412,7 +412,7 @@ def _settle(page: Any, timeout_s: float) -> int:
     """Wait until the snippet keeps nothing that is unanswered; return how many events it still keeps."""
     from playwright.sync_api import TimeoutError
 
-    kept = "[sessionStorage, localStorage].flatMap(Object.keys).filter(key => key.startsWith('click ')).length"
+    kept = "[sessionStorage, localStorage].flatMap(Object.keys).filter(key => key.startsWith('clickstream ')).length"
     with contextlib.suppress(TimeoutError):
         page.wait_for_function(f"{kept} === 0", timeout=timeout_s * 1000)
     return page.evaluate(kept)

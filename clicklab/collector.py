@@ -48,7 +48,7 @@ class Outcome:
 
 
 def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int = 4, tries: int = 5,
-         timeout_s: float = 15) -> Outcome:
+         timeout_s: float = 15, user_agent: str | None = None) -> Outcome:
     """Post clicks over HTTP, each entered into the ledger before it is sent and again when it is answered.
 
     Parameters
@@ -65,6 +65,8 @@ def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int 
         How often a request that is answered 503, or not at all, is sent in all: with the same ids, as the browser does.
     timeout_s : float
         Seconds to wait for one answer.
+    user_agent : str
+        What the requests call themselves. Default: as `requests` does, which the collector marks as a bot.
 
     Returns
     -------
@@ -72,10 +74,12 @@ def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int 
     """
     clicks = list(clicks)
     outcome, lock = Outcome(), threading.Lock()
+    # The first header says that these clicks are in a ledger already, so the dev server does not enter them.
+    headers = {"X-Ledger-Run": run} | ({"User-Agent": user_agent} if user_agent else {})
     started = time.monotonic()
 
     def send(part: list[dict]) -> None:
-        result = _send(part, run, tries, timeout_s)
+        result = _send(part, run, tries, timeout_s, headers)
         with lock:
             outcome.acknowledged += result.acknowledged
             outcome.unknown += result.unknown
@@ -92,7 +96,7 @@ def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int 
     return outcome
 
 
-def _send(clicks: list[dict], run: str, tries: int, timeout_s: float) -> Outcome:
+def _send(clicks: list[dict], run: str, tries: int, timeout_s: float, headers: dict[str, str]) -> Outcome:
     if not hasattr(_session, "http"):
         _session.http = requests.Session()
     ids = [click["event_id"].lower() for click in clicks]
@@ -101,9 +105,7 @@ def _send(clicks: list[dict], run: str, tries: int, timeout_s: float) -> Outcome
     for attempt in range(tries):
         ledger.write(run, "posted", ids, source="collector.post", prints=prints)
         try:
-            # The header says that these clicks are in a ledger already, so the dev server does not enter them.
-            answer = _session.http.post(f"{servers.url('ingest')}/ingest", json=clicks, headers={"X-Ledger-Run": run},
-                                        timeout=timeout_s)
+            answer = _session.http.post(f"{servers.url('ingest')}/ingest", json=clicks, headers=headers, timeout=timeout_s)
             status = answer.status_code
         except requests.RequestException:
             status = 0

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import hdfs_native
 import requests
+from clickstream_ingest import events
 
 from clicklab import Trouble, landed, servers, topics
 
@@ -93,6 +94,27 @@ def why_not_landed() -> str:
     return f"the sink runs and commits every {servers.setting('COMMIT_INTERVAL_MS')} ms. Next: wait for one interval"
 
 
+def schema(write: bool) -> None:
+    """Compare the schema in the sink's file with the event contract; `write` puts the contract's there.
+
+    Raises
+    ------
+    Trouble
+        They differ, and `write` is False.
+    """
+    chosen = json.loads(CONFIG.read_text())
+    wanted = json.dumps(events.connect_schema(), separators=(",", ":"))
+    if chosen["value.converter.schema.content"] == wanted:
+        print("the sink's schema is the event contract's")
+    elif not write:
+        raise Trouble(f"The schema in {CONFIG.name} is not the event contract's.", "events.py was changed, the file was not",
+                      "python -m clicklab schema --write")
+    else:
+        chosen["value.converter.schema.content"] = wanted
+        CONFIG.write_text(json.dumps(chosen, indent=2) + "\n")
+        print(f"wrote {CONFIG.relative_to(servers.ROOT)}; register it again with notebook 04")
+
+
 # --- Topics and table belong together ------------------------------------------------------------------------------------
 
 def wait_for_pair() -> None:
@@ -103,13 +125,14 @@ def wait_for_pair() -> None:
 
 def note_pair() -> None:
     """Note in HDFS which topics the table is made from, once, so that another pair is refused."""
-    if _noted_pair() is None:
+    if noted_pair() is None:
         options = hdfs_native.WriteOptions(overwrite=False)
         with landed.client().create(PAIR, options) as file:
             file.write(json.dumps(topics.ids()).encode())
 
 
-def _noted_pair() -> dict | None:
+def noted_pair() -> dict | None:
+    """The Kafka cluster and topic ids that the table was made from; None before the sink was first registered."""
     try:
         with landed.client().read(PAIR) as file:
             return json.loads(file.read())
@@ -125,7 +148,7 @@ def belong_together() -> None:
     Trouble
         Names which side is new, and the cure.
     """
-    noted, present = _noted_pair(), topics.ids()
+    noted, present = noted_pair(), topics.ids()
     if noted is None:
         # Without a note nothing has been landed here. Then the sink must not have worked over these topics either.
         if not landed.version() and not sum(topics.end_offsets(topics.CONTROL).values()):

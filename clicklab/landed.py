@@ -89,6 +89,19 @@ def table() -> StaticTable | None:
     return found if found.current_snapshot() else None
 
 
+def snapshots() -> pd.DataFrame:
+    """The table's snapshots, oldest first: `committed_at` (UTC), `operation`, `added_rows`, `added_files`."""
+    found = table()
+    if found is None:
+        return pd.DataFrame(columns=["committed_at", "operation", "added_rows", "added_files"])
+    return pd.DataFrame([{
+        "committed_at": pd.Timestamp(snapshot.timestamp_ms, unit="ms", tz="UTC"),
+        "operation": snapshot.summary.operation.value,
+        "added_rows": int(snapshot.summary["added-records"] or 0),
+        "added_files": int(snapshot.summary["added-data-files"] or 0),
+    } for snapshot in found.snapshots()])
+
+
 def rows(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pa.Table:
     """Every landed row, as often as it is there.
 

@@ -6,10 +6,12 @@ written by whoever sends clicks: `collector.post`, the dev server for what brows
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -106,6 +108,17 @@ def file(run: str) -> Path:
     return folder() / f"{run}.jsonl"
 
 
+def new_run(notebook: str) -> str:
+    """A fresh name for what a cell is about to post, so that running the cell again starts a run of its own.
+
+    Parameters
+    ----------
+    notebook : str
+        Two digits, "03": the runner's table adds up the runs of each notebook by them.
+    """
+    return f"{notebook}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+
+
 def open_run(name: str) -> Run:
     """Read a run's file; an empty run when there is none."""
     return Run(name, read(file(name)))
@@ -194,7 +207,7 @@ def check(hop: str, run: Run | str, seen_at: Callable[[int], list[Sighting]], *,
         raise Trouble(f"The run {run.name} has no acknowledged click.", f"{file(run.name)} is empty or absent",
                       "post some clicks first: run the cells above this one")
     if timeout_s is None:
-        timeout_s = 2 * int(servers.setting("COMMIT_INTERVAL_MS")) / 1000 + 60
+        timeout_s = default_timeout_s()
     seen = wait_until_seen(hop, run, seen_at, timeout_s)
     # Other runs go on writing, so the list of known ids is read after the hop was.
     if error := problems(hop, run, seen):
@@ -233,31 +246,56 @@ def unknown_note(run: Run, seen: list[Sighting]) -> str:
     return f" · {len(run.unknown):,} of unknown fate, {there:,} of them there"
 
 
-def audit(topic: list[Sighting], table: list[Sighting], dead: set[tuple[int, int]], *, run: Run | None = None) -> None:
+def audit(timeout_s: float | None = None) -> None:
     """Compare the whole topic with the whole table, record by record; raise `LedgerError` where they differ.
 
-    Landed rows = topic records less dead letters, tombstones and removed ids: each (partition, offset) once.
+    Landed rows = topic records less dead letters, tombstones and removed ids: each (Kafka partition, offset) once,
+    contents as posted. Safe while clicks go on arriving: what arrives after the topic was read is left out.
 
     Parameters
     ----------
-    topic, table : list of Sighting
-        `topics.sightings()` and `landed.sightings()`, both from the beginning.
-    dead : set of (int, int)
-        Kafka partition and offset of each dead letter (`connect.dead_letters`).
+    timeout_s : float
+        Seconds to wait for the sink's next commits. The default is two commit intervals and a minute.
     """
-    run = run or everything()
-    for hop, seen in (("the topic", topic), ("the table", table)):
-        if error := problems(hop, run, seen, known=run):
-            raise error
+    from clicklab import connect, landed, topics
+
+    before = everything()
+    topic = topics.sightings()
+    ends = Counter()
+    for s in topic:
+        ends[s.partition] = max(ends[s.partition], s.offset + 1)
+    dead = connect.dead_letters()
     expected = {(s.partition, s.offset): s.event_id for s in topic
-                if s.event_id and s.event_id not in run.removed and (s.partition, s.offset) not in dead}
-    landed = {(s.partition, s.offset): s.event_id for s in table}
-    missing = {expected[place] for place in expected.keys() - landed.keys()}
-    extra = {landed[place] for place in landed.keys() - expected.keys()}
+                if s.event_id and s.event_id not in before.removed and (s.partition, s.offset) not in dead}
+    rows: list[Sighting] = []
+
+    def problem() -> str:
+        nonlocal rows
+        rows = landed.sightings()
+        missing = len(expected.keys() - {(s.partition, s.offset) for s in rows})
+        return f"{missing:,} of {len(expected):,} records are not in the table" if missing else ""
+
+    with contextlib.suppress(Trouble):
+        # Not there in time is for the comparison below to say, with the ids.
+        servers.wait_for("the table", problem, default_timeout_s() if timeout_s is None else timeout_s, every_s=0.5)
+    known = everything()
+    table = [s for s in rows if s.offset < ends[s.partition]]
+    for hop, seen in (("the topic", topic), ("the table", table)):
+        if error := problems(hop, before, seen, known):
+            raise error
+    there = {(s.partition, s.offset): s.event_id for s in table}
+    missing = {expected[place] for place in expected.keys() - there.keys()}
+    extra = {there[place] for place in there.keys() - expected.keys()}
     if missing or extra:
         raise LedgerError("the table", missing, extra, set(), set(), set())
     print(f"{len(topic):,} records in the topic = {len(table):,} rows in the table"
-          + (f" + {len(dead):,} dead letters" if dead else "") + ", offset by offset")
+          + (f" + {len(topic) - len(table):,} dead letters, tombstones or removed" if len(topic) > len(table) else "")
+          + ", offset by offset")
+
+
+def default_timeout_s() -> float:
+    """How long a click may take to land: two commit intervals and a minute, in seconds."""
+    return 2 * int(servers.setting("COMMIT_INTERVAL_MS")) / 1000 + 60
 
 
 def table(names: Iterable[str] | None = None) -> pd.DataFrame:

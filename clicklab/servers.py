@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -274,11 +275,11 @@ def need(*names: str) -> None:
     """
     wanted = _with_needs(names)
     if not is_supervised():
-        _check_room()
-        _check_ports(wanted)
+        check_room()
+        check_ports(wanted)
         _start_supervisor()
     starting = [name for name in wanted if _state(name) not in ("RUNNING", "STARTING")]
-    _check_ports(starting)
+    check_ports(starting)
     if "blog" in starting and not shutil.which("jekyll"):
         raise Missing("The blog needs Jekyll, which is not on this machine.", "notebook 01 builds and serves it for real",
                       bootstrap.install_command(["jekyll"]))
@@ -309,8 +310,10 @@ def need(*names: str) -> None:
             elif time.monotonic() - started > START_TIMEOUT_S:
                 raise Trouble(f"{name} is not usable after {START_TIMEOUT_S} s.", f"{reason}\n      {_last_words(name)}",
                               f"make doctor, then look into {log_file(name)}")
-        if waiting and starting:
+        if waiting:
             time.sleep(0.1)
+    if already := [name for name in wanted if name not in starting]:
+        print(f"usable already: {', '.join(already)}", flush=True)
 
 
 def _with_needs(names: tuple[str, ...]) -> list[str]:
@@ -346,6 +349,34 @@ def up(names: tuple[str, ...] = tuple(SERVERS)) -> float:
         note = {"seconds": round(seconds, 1), "first_time": not was_formatted, "servers": list(names)}
         (state_folder() / "run" / "up.json").write_text(json.dumps(note))
     return seconds
+
+
+def status() -> list[dict[str, object]]:
+    """One row a server: `server`, `state` (usable, not usable, stopped), `address`, `memory MB`, `what`."""
+    table = []
+    for name, server in SERVERS.items():
+        supervised = _state(name)
+        state = "usable" if supervised == "RUNNING" and usable(name) else \
+            "stopped" if supervised in ("STOPPED", "EXITED") else "not usable"
+        table.append({"server": name, "state": state, "address": address(name) if server.ports else "",
+                      "memory MB": round(memory_mb(name)), "what": server.what})
+    return table
+
+
+def measured(table: list[dict[str, object]]) -> str:
+    """`make up`'s seconds and the servers' memory as Markdown, with the machine they were measured on (README)."""
+    note_file = state_folder() / "run" / "up.json"
+    if not note_file.exists():
+        raise Trouble("There is nothing measured yet.", "the servers were not started by make up", "make down up")
+    note = json.loads(note_file.read_text())
+    lines = ["| server | memory | what |", "|---|---:|---|"]
+    lines += [f"| {row['server']} | {row['memory MB']} MB | {row['what']} |" for row in table if row["memory MB"]]
+    together = sum(row["memory MB"] for row in table if row["server"] in ("namenode", "datanode", "kafka", "connect"))
+    how = "the first time, with formatting" if note["first_time"] else "data from before"
+    return "\n".join([
+        *lines, "", f"All usable {note['seconds']} s after `make up` ({how}); broker, Connect and HDFS together {together:,} MB. "
+        f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
+        f"{platform.system()} {platform.machine()}."])
 
 
 def down() -> None:
@@ -452,7 +483,8 @@ def port_user(port: int) -> str | None:
         return "another program" if probe.connect_ex(("127.0.0.1", port)) == 0 else None
 
 
-def _check_ports(names: list[str]) -> None:
+def check_ports(names: list[str]) -> None:
+    """Raise `Trouble` when a port of these servers is taken by somebody else."""
     chosen = settings()
     for name in names:
         if _state(name) in ("RUNNING", "STARTING"):
@@ -466,7 +498,10 @@ def _check_ports(names: list[str]) -> None:
                               f"stop that program, or run  {key}={other} make up")
 
 
-def _check_room() -> None:
+def check_room() -> None:
+    """Raise `Trouble` when memory or disk is too short to start (while our servers run, their memory is not missed)."""
+    if is_supervised():
+        return
     chosen = settings()
     free_mb = psutil.virtual_memory().available / 1e6
     if free_mb < int(chosen["MEMORY_NEEDED_MB"]):

@@ -1,0 +1,251 @@
+"""Run the notebooks with papermill, in order, in one process, and end with a table of hops and times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+import tomllib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clicklab import Missing, Trouble, bootstrap, servers
+
+NOTEBOOKS = servers.ROOT / "notebooks"
+CELL_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One entry of notebooks/course.toml."""
+
+    file: str
+    title: str
+    gets: str
+    minutes: int
+    needs: list[str] = field(default_factory=list)
+    is_further: bool = False
+
+    @property
+    def number(self) -> str:
+        return self.file[:2]
+
+    @property
+    def path(self) -> Path:
+        return NOTEBOOKS / self.file
+
+    @property
+    def slug(self) -> str:
+        """Its post's address on the demo blog: /posts/SLUG/."""
+        return self.file[3:].removesuffix(".ipynb").replace("_", "-")
+
+
+@dataclass
+class Result:
+    """What became of one notebook: `passed`, `failed` or `not executed`, and why."""
+
+    notebook: Notebook
+    state: str
+    seconds: float = 0.0
+    why: str = ""
+
+
+def manifest() -> list[Notebook]:
+    """The notebooks in their order."""
+    entries = tomllib.loads((NOTEBOOKS / "course.toml").read_text())["notebook"]
+    return [Notebook(**entry) for entry in entries]
+
+
+def build_folder() -> Path:
+    """Where executed notebooks and their HTML go."""
+    return servers.ROOT / "build" / "notebooks"
+
+
+def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Path:
+    """Execute one notebook; returns the executed copy, which is written also when a cell fails.
+
+    Raises
+    ------
+    Trouble
+        A parameter that the notebook does not have, or a failing cell: with its last words.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    check_parameters(notebook, parameters)
+    output = folder / notebook.file
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            papermill.execute_notebook(str(notebook.path), str(output), parameters=parameters, progress_bar=False,
+                                       cwd=str(NOTEBOOKS), execution_timeout=CELL_TIMEOUT_S, kernel_name="python3")
+        except PapermillExecutionError as error:
+            cause = "\n".join(error.traceback) if isinstance(error.traceback, list) else str(error.traceback)
+            raise Trouble(f"{notebook.file}: cell {error.exec_count} fails.", _plain(cause),
+                          f"open {output.relative_to(servers.ROOT)} and look at that cell") from None
+        except Exception as error:
+            # nbclient's own: the time-out of a cell, or a kernel that died.
+            raise Trouble(f"{notebook.file} could not be executed to its end.",
+                          f"{type(error).__name__}: {_plain(str(error))}", "make doctor") from None
+    return output
+
+
+def check_parameters(notebook: Notebook, parameters: dict[str, Any]) -> None:
+    """Refuse a parameter the notebook does not have: papermill would run it with the default and stay green."""
+    import papermill
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = papermill.inspect_notebook(str(notebook.path))
+    unknown = set(parameters) - set(known)
+    if unknown:
+        raise Trouble(f"{notebook.file} has no parameter {', '.join(sorted(unknown))}.",
+                      f"its parameters are {', '.join(sorted(known)) or 'none'}", "correct the name")
+
+
+def _plain(text: str) -> str:
+    """Text without the terminal's color codes, its last lines."""
+    import re
+
+    return "\n      ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()[-12:])
+
+
+def to_html(executed: Path) -> Path:
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter(template_name="classic").from_filename(str(executed))
+    output = executed.with_suffix(".html")
+    output.write_text(page, encoding="utf-8")
+    return output
+
+
+def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None) -> list[Result]:
+    """Execute notebooks in order, show progress, end with the table of hops; stops at the first that fails.
+
+    Parameters
+    ----------
+    numbers : iterable of str
+        Two digits each ("04"); default: 00 to 05.
+    parameters : dict
+        Passed to the notebooks that have them. A name that none of them has is refused before anything runs.
+    """
+    import papermill
+
+    chosen = [n for n in manifest() if (n.number in numbers if numbers else not n.is_further)]
+    if absent := set(numbers) - {n.number for n in chosen}:
+        raise Trouble(f"There is no notebook {', '.join(sorted(absent))}.",
+                      f"there are {', '.join(n.number for n in manifest())}", "correct the number")
+    parameters = parameters or {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = {n.number: set(papermill.inspect_notebook(str(n.path))) for n in chosen}
+    if unknown := set(parameters) - set().union(*known.values()):
+        raise Trouble(f"No chosen notebook has the parameter {', '.join(sorted(unknown))}.",
+                      f"they have {', '.join(sorted(set().union(*known.values())))}", "correct the name")
+    folder = build_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    started_at = time.time_ns() // 1_000_000
+    results = []
+    missing = {name for name in bootstrap.missing_programs()}
+    # One loop for all kernels: starting papermill anew for each notebook would cost seconds every time.
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    for place, notebook in enumerate(chosen, 1):
+        print(f"[{place}/{len(chosen)}] {notebook.number} {notebook.title}", flush=True)
+        if lacking := sorted(missing & set(notebook.needs)):
+            results.append(Result(notebook, "not executed", why=f"{' and '.join(lacking)} not on this machine"))
+            print(f"      not executed: {results[-1].why}. Next: {bootstrap.install_command(lacking)}", flush=True)
+            continue
+        started = time.monotonic()
+        try:
+            executed = execute(notebook, {k: v for k, v in parameters.items() if k in known[notebook.number]}, folder)
+            to_html(executed)
+            results.append(Result(notebook, "passed", time.monotonic() - started))
+            for line in check_lines(executed):
+                print(f"      {line}", flush=True)
+        except Missing as trouble:
+            results.append(Result(notebook, "not executed", time.monotonic() - started, trouble.what))
+        except Trouble as trouble:
+            results.append(Result(notebook, "failed", time.monotonic() - started, str(trouble)))
+            print(f"      failed\n{trouble}", flush=True)
+            break
+    show_table(results, started_at)
+    write_record(results, started_at)
+    return results
+
+
+def check_lines(executed: Path) -> list[str]:
+    """The ledger's sentences that a notebook printed: they show that the run is more than green."""
+    cells = json.loads(executed.read_text())["cells"]
+    text = "".join("".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", []))
+    return [line for line in text.splitlines() if "acknowledged ·" in line or "offset by offset" in line]
+
+
+def hop_counts(started_at: int) -> dict[str, dict[str, int]]:
+    """Notebook number → clicks posted, acknowledged, in the topic and landed, of the runs made since `started_at` (ms)."""
+    from clicklab import landed, ledger, topics
+
+    recent = [run for run in ledger.runs() if run.lines and max(line.at for line in run.lines) >= started_at]
+    if not recent or not servers.usable("kafka"):
+        return {}
+    since = min(run.since_ms for run in recent)
+    in_topic = {s.event_id for s in topics.sightings(since)}
+    in_table = {s.event_id for s in landed.sightings(since)} if servers.usable("datanode") else set()
+    counts: dict[str, dict[str, int]] = {}
+    for run_ in recent:
+        row = counts.setdefault(run_.name[:2] if run_.name[:2].isdigit() else run_.name,
+                                {"posted": 0, "acknowledged": 0, "in topic": 0, "landed": 0})
+        mine = {line.event_id for line in run_.lines if line.at >= started_at} & run_.acknowledged
+        row["posted"] += len({line.event_id for line in run_.lines if line.at >= started_at and line.state == "posted"})
+        row["acknowledged"] += len(mine)
+        row["in topic"] += len(mine & in_topic)
+        row["landed"] += len(mine & in_table)
+    return counts
+
+
+def show_table(results: list[Result], started_at: int) -> None:
+    """Print notebook, seconds, and clicks at each hop."""
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = hop_counts(started_at)
+    table = Table(title="The course, hop by hop", title_justify="left")
+    for heading, side in (("notebook", "left"), ("state", "left"), ("seconds", "right"), ("posted", "right"),
+                          ("acknowledged", "right"), ("in topic", "right"), ("landed", "right")):
+        table.add_column(heading, justify=side, no_wrap=heading != "notebook")
+
+    def cells(row: dict[str, int]) -> list[str]:
+        return [f"{row[hop]:,}" for hop in ("posted", "acknowledged", "in topic", "landed")] if row else ["", "", "", ""]
+
+    for result in results:
+        table.add_row(f"{result.notebook.number} {result.notebook.title}", result.state,
+                      f"{result.seconds:.1f}" if result.state != "not executed" else "",
+                      *cells(counts.pop(result.notebook.number, {})))
+    for name, row in counts.items():
+        table.add_row(f"run {name} (entered by the dev server)", "", "", *cells(row))
+    Console(width=max(110, shutil.get_terminal_size().columns)).print(table)
+    for result in results:
+        if result.state == "not executed":
+            print(f"not executed: {result.notebook.number} {result.notebook.title}: {result.why}")
+
+
+def write_record(results: list[Result], started_at: int) -> None:
+    """Write the run's figures to build/notebooks/run.json, for the README and the site."""
+    record = {
+        "at": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}",
+        "notebooks": {r.notebook.number: {"state": r.state, "seconds": round(r.seconds, 1)} for r in results},
+        "clicks": hop_counts(started_at),
+    }
+    (build_folder() / "run.json").write_text(json.dumps(record, indent=1))
+
+
+def exit_status(results: list[Result]) -> int:
+    """0 when all were executed, 1 when one failed, 3 when one was not executed for want of a program."""
+    states = {result.state for result in results}
+    return 1 if "failed" in states else 3 if "not executed" in states else 0

@@ -65,9 +65,12 @@ def assemble(destination: Path | str) -> Path:
 
 
 def _post(notebook: Path, day: date) -> str:
-    from nbconvert import MarkdownExporter  # half a second; only building needs it
+    import nbformat  # with nbconvert half a second; only building needs them
+    from nbconvert import MarkdownExporter
 
-    body, _ = MarkdownExporter().from_filename(str(notebook))
+    cells = nbformat.read(notebook, as_version=4)
+    cells.metadata.setdefault("language_info", {"name": "python"})  # stripped notebooks may lack it, and lose their colors
+    body, _ = MarkdownExporter().from_notebook_node(cells)
     heading = re.search(r"^# +(.+)$", body, re.MULTILINE)
     title = heading[1].strip() if heading else notebook.stem[3:].replace("_", " ").capitalize()
     if heading:

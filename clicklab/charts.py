@@ -80,16 +80,17 @@ def pipeline(lit: str, counts: dict[str, int] | None = None) -> Figure:
         Hop → clicks counted there.
     """
     with style():
-        fig, ax = plt.subplots(figsize=(8, 1.5))
-    ax.set_axis_off()
-    ax.set(xlim=(-0.1, len(HOPS) - 0.1), ylim=(-0.35, 1))
-    for number, hop in enumerate(HOPS):
-        is_lit = hop == lit
-        ax.add_patch(FancyBboxPatch((number, 0.25), 0.72, 0.5, boxstyle="round,pad=0.02", linewidth=2.4 if is_lit else 1,
-                                    facecolor=YELLOW if is_lit else "white", edgecolor="black" if is_lit else "#777777"))
-        ax.text(number + 0.36, 0.5, hop, ha="center", va="center", fontsize=11, weight="bold" if is_lit else "normal")
-        if number + 1 < len(HOPS):
-            ax.annotate("", (number + 0.98, 0.5), (number + 0.74, 0.5), arrowprops={"arrowstyle": "->", "color": "#777777"})
-        if counts and hop in counts:
-            ax.text(number + 0.36, 0.02, f"{counts[hop]:,}", ha="center", va="center", fontsize=10)
+        fig, ax = plt.subplots(figsize=(8, 1.3))
+        ax.set_axis_off()
+        ax.set(xlim=(-0.1, len(HOPS) - 0.1), ylim=(-0.15 if counts else 0.15, 0.85))
+        for number, hop in enumerate(HOPS):
+            is_lit = hop == lit
+            ax.add_patch(FancyBboxPatch((number, 0.25), 0.72, 0.5, boxstyle="round,pad=0.02", linewidth=2.4 if is_lit else 1,
+                                        facecolor=YELLOW if is_lit else "white", edgecolor="black" if is_lit else "#777777"))
+            ax.text(number + 0.36, 0.5, hop, ha="center", va="center", fontsize=11, weight="bold" if is_lit else "normal")
+            if number + 1 < len(HOPS):
+                ax.annotate("", (number + 0.98, 0.5), (number + 0.74, 0.5),
+                            arrowprops={"arrowstyle": "->", "color": "#777777"})
+            if counts and hop in counts:
+                ax.text(number + 0.36, 0.05, f"{counts[hop]:,}", ha="center", va="center", fontsize=10)
     return fig

@@ -15,7 +15,8 @@ from clickstream_ingest import events
 
 from clicklab import ledger, servers
 
-RETRY_PAUSE_S = 0.5
+RETRY_PAUSE_S = 0.5  # doubled at each try, up to
+LONGEST_PAUSE_S = 5
 _session = threading.local()
 
 
@@ -48,7 +49,7 @@ class Outcome:
 
 
 def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int = 4, tries: int = 5,
-         timeout_s: float = 15, user_agent: str | None = None) -> Outcome:
+         timeout_s: float = 15, user_agent: str | None = None, per_s: float | None = None) -> Outcome:
     """Post clicks over HTTP, each entered into the ledger before it is sent and again when it is answered.
 
     Parameters
@@ -67,6 +68,8 @@ def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int 
         Seconds to wait for one answer.
     user_agent : str
         What the requests call themselves. Default: as `requests` does, which the collector marks as a bot.
+    per_s : float
+        Clicks to send a second, at a steady pace. Default: as fast as they are answered.
 
     Returns
     -------
@@ -78,7 +81,11 @@ def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int 
     headers = {"X-Ledger-Run": run} | ({"User-Agent": user_agent} if user_agent else {})
     started = time.monotonic()
 
-    def send(part: list[dict]) -> None:
+    def send(start: int) -> None:
+        part = clicks[start : start + batch]
+        if per_s:
+            # Each batch has its moment on the clock, so a slow answer does not slow the pace.
+            time.sleep(max(0.0, started + start / per_s - time.monotonic()))
         result = _send(part, run, tries, timeout_s, headers)
         with lock:
             outcome.acknowledged += result.acknowledged
@@ -89,7 +96,7 @@ def post(clicks: Iterable[dict], run: str, *, batch: int = 20, connections: int 
                 print(f"\rposted {outcome.acknowledged + outcome.unknown + len(outcome.refused):,} of {len(clicks):,}", end="")
 
     with ThreadPoolExecutor(connections) as pool:
-        list(pool.map(send, [clicks[start:start + batch] for start in range(0, len(clicks), batch)]))
+        list(pool.map(send, range(0, len(clicks), batch)))
     if sys.stdout.isatty():
         print("\r", end="")
     outcome.seconds = time.monotonic() - started
@@ -122,7 +129,7 @@ def _send(clicks: list[dict], run: str, tries: int, timeout_s: float, headers: d
             return outcome
         if attempt + 1 < tries:
             outcome.retried += 1
-            time.sleep(RETRY_PAUSE_S * 2**attempt)
+            time.sleep(min(RETRY_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
     ledger.write(run, "unknown", ids, source="collector.post")
     outcome.unknown = len(ids)
     return outcome

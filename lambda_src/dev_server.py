@@ -17,9 +17,9 @@ from typing import Any
 
 os.environ.setdefault("COLLECTOR", "dev")  # before the handler reads it
 
-import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from clickstream_ingest import delivery, events
+from clickstream_ingest.handler import try_again
 from fastapi import FastAPI, Request, Response
 from lambda_function import lambda_handler
 
@@ -33,7 +33,8 @@ TEXT_TYPES = ("text/", "application/json", "application/javascript", "applicatio
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    app.state.threads = anyio.CapacityLimiter(CONCURRENCY)
+    delivery.sink()  # a mistyped CLICK_SINK stops the server here and not each request
+    app.state.threads = CapacityLimiter(CONCURRENCY)
     yield
     delivery.close()
 
@@ -43,12 +44,12 @@ app = FastAPI(title="clickstream-ingest", lifespan=lifespan, openapi_url=None)
 
 async def ingest(request: Request) -> Response:
     """Let the handler answer."""
-    body = await read(request)
+    event = payload(request, await read(request))
     threads = request.app.state.threads
     if threads.available_tokens < 1:
-        return Response(status_code=503, headers={"Retry-After": "5"})
-    event = payload(request, body)
-    answer = await to_thread.run_sync(handle, event, ledger_file(request), limiter=threads)
+        answer = try_again(event)
+    else:
+        answer = await to_thread.run_sync(handle, event, ledger_file(request), limiter=threads)
     return Response(answer.get("body"), answer["statusCode"], answer["headers"])
 
 

@@ -72,8 +72,8 @@ _changing = threading.Lock()
 
 def close() -> None:
     """Close the producer, for a server that stops. The next `send` makes a new one."""
-    if _producer is not None:
-        _discard(_producer)
+    if (producer := _producer) is not None:
+        _discard(producer)
 
 
 def _produce(good: list[events.Click], bad: list[events.Rejected]) -> None:
@@ -112,8 +112,8 @@ def _connected(deadline: float) -> KafkaProducer:
     It outlives the request, because connecting takes longer than all else together.
     """
     global _producer
-    if _producer is not None:
-        return _producer
+    if (producer := _producer) is not None:  # read once: another request may discard it in between
+        return producer
     if not _changing.acquire(timeout=max(0.0, deadline - time.monotonic())):
         raise NotAcknowledged("another request is still trying to connect to Kafka")
     try:
@@ -139,10 +139,14 @@ def _connected(deadline: float) -> KafkaProducer:
 def _discard(producer: KafkaProducer) -> None:
     """Stop a producer, so that the next `send` makes a new one. What it still holds fails in all waiting requests."""
     global _producer
-    with _changing:
+    if not _changing.acquire(blocking=False):
+        return  # another request is replacing it, and waiting for that would make this answer late
+    try:
         if _producer is not producer:
-            return  # another request was faster
+            return
         _producer = None
+    finally:
+        _changing.release()
     # close() would flush first, and give up without closing when it can not. There is no public way around that.
     producer._sender.force_close()
     producer._sender.join(timeout=1)

@@ -111,6 +111,9 @@ _FROM_CLIENT = frozenset(FROM_CLIENT)
 _REQUIRED_IN_REQUEST = ("path", "tag", "timestamp")
 
 
+_encoder = msgspec.json.Encoder()
+
+
 class ContractError(ValueError):
     """A click breaks the contract; the text says which field and how."""
 
@@ -234,7 +237,8 @@ def normalize(
     for name in ("event_id", "page_view_id", "session_id"):
         if isinstance(value := record.get(name), str):
             record[name] = value.lower()  # else one uuid, written in two ways, would be two ids
-    record.setdefault("event_id", str(uuid.uuid4()))
+    if "event_id" not in record:
+        record["event_id"] = str(uuid.uuid4())
     record.setdefault("event_name", "click")
     record.setdefault("schema_version", SCHEMA_VERSION)
     record["received_at"] = record["corrected_at"] = now_ms
@@ -273,9 +277,6 @@ def is_bot(user_agent: str | None, is_webdriver: bool | None) -> bool:
 def encode(click: Click) -> bytes:
     """Write the record's value: JSON without the fields that are absent, which Connect's converter reads as null."""
     return _encoder.encode(click)
-
-
-_encoder = msgspec.json.Encoder()
 
 
 def key(click: Click) -> bytes:
@@ -434,15 +435,15 @@ def _is_deeper(value: Any, levels: int) -> bool:
 def _finite(text: str) -> float:
     number = float(text)
     if isinf(number):
-        _no_constant(text[:20])
+        _refuse(text[:20])
     return number
 
 
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number a reader of JSON has to know")
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no finite number")
 
 
-_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
 
 
 def _instant(name: str, value: Any, now_ms: int) -> int:

@@ -1,14 +1,13 @@
-# Plain `make` prints these targets. Each does what it says on a fresh clone: what is missing is prepared first.
+# Plain `make` prints these targets. Each works on a fresh clone: what is missing is prepared first.
 SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON := $(shell if [ "$$CONDA_DEFAULT_ENV" = clickstream ]; then echo "$$CONDA_PREFIX/bin/python"; else echo .venv/bin/python; fi)
 CLICKLAB := $(PYTHON) -m clicklab
-export COMMIT_INTERVAL_MS
 
-.PHONY: help prepare prepare-further run lock
+.PHONY: help prepare prepare-further run lab up down status doctor check test test-drills figures readme lock clean
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 prepare:
 	@python3 clicklab/bootstrap.py prepare
@@ -16,5 +15,44 @@ prepare:
 prepare-further:
 	@python3 clicklab/bootstrap.py prepare --further
 
-lock: prepare  ## write the two requirements locks and the three jar locks again
+run: prepare  ## prepare this machine, start the pipeline, execute notebooks 00 to 05, print clicks hop by hop
+	@$(CLICKLAB) up
+	@$(CLICKLAB) run; status=$$?; echo "The pipeline is still up. Stop it with  make down"; exit $$status
+
+lab: up  ## open JupyterLab on the notebooks, with the pipeline running
+	@$(PYTHON) -m jupyter lab --ip 127.0.0.1 --port "$$($(CLICKLAB) setting LAB_PORT)" --ServerApp.root_dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+
+up: prepare  ## start all servers and wait until they are usable
+	@$(CLICKLAB) up
+
+down:  ## stop all servers; their data stays
+	@$(CLICKLAB) down
+
+status:  ## say of each server whether it is usable (MEASURED=1: start-up time and memory as Markdown)
+	@$(CLICKLAB) status $(if $(MEASURED),--measured)
+
+doctor: prepare  ## look at everything the course needs on this machine
+	@$(CLICKLAB) doctor
+
+check: prepare-further  ## the checks that need no server, 90 s
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m pytest -m "not servers and not drills"
+
+test: prepare-further  ## everything, all notebooks included, on free ports and with its own data
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m pytest -m "not drills"
+
+test-drills: prepare-further  ## kill each server while clicks are produced, three times each
+	@$(PYTHON) -m pytest -m drills
+
+figures:  ## take the front page's figures from the notebooks last executed
+	@$(CLICKLAB) figures
+
+readme:  ## write the generated parts of README.md again
+	@$(CLICKLAB) readme
+
+lock: prepare  ## write the requirements locks and the jar locks again
 	$(PYTHON) -m clicklab.bootstrap lock
+
+clean:  ## stop the servers, remove .state and build (topics, table, ledger, executed notebooks)
+	@if [ -x $(PYTHON) ]; then $(CLICKLAB) clean; else rm -rf .state build; echo "removed .state/ and build/"; fi

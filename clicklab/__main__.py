@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from typing import Annotated, Any
@@ -65,7 +66,10 @@ def run(numbers: Annotated[list[str] | None, typer.Argument(help="notebooks, two
     """Execute notebooks in order with papermill; exit 1 when one fails, 3 when one could not be executed."""
     from clicklab import course
 
-    results = course.run(tuple(numbers or ()), dict(_parameter(text) for text in parameter or ()))
+    parameters = dict(_parameter(text) for text in parameter or ())
+    if interval := os.environ.get("COMMIT_INTERVAL_MS"):
+        parameters.setdefault("COMMIT_INTERVAL_MS", int(interval))
+    results = course.run(tuple(numbers or ()), parameters)
     sys.exit(course.exit_status(results))
 
 
@@ -74,6 +78,36 @@ def _parameter(text: str) -> tuple[str, Any]:
     if not sign:
         raise Trouble(f"{text} is no parameter.", "a parameter is NAME=VALUE", "write  -p CLICKS=200")
     return name, yaml.safe_load(value)
+
+
+@app.command(hidden=True)
+def setting(name: str) -> None:
+    """Print one setting (the Makefile calls it)."""
+    print(servers.setting(name))
+
+
+@app.command()
+def figures() -> None:
+    """Take the front page's figures from the notebooks last executed."""
+    from clicklab import readme
+
+    readme.figures()
+
+
+@app.command()
+def readme() -> None:
+    """Write the generated parts of README.md again."""
+    from clicklab import readme
+
+    readme.update()
+
+
+@app.command(hidden=True)
+def usable(name: Name) -> None:
+    """Exit 0 when a server does its job, else say why not and exit 1 (docker's health check)."""
+    if reason := servers.reason_not_usable(name):
+        print(f"{name}: {reason}")
+        sys.exit(1)
 
 
 @app.command()
@@ -114,7 +148,7 @@ def schema(write: bool = False) -> None:
 def clean() -> None:
     """Stop the servers and remove .state and build, saying what is removed."""
     servers.down()
-    for folder in (servers.state_folder(), servers.ROOT / "build"):
+    for folder in (servers.state_folder(), servers.build_folder()):
         if folder.exists():
             size_mb = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
             shutil.rmtree(folder)
@@ -129,7 +163,8 @@ def build_blog() -> None:
     """Build the demo blog into the state folder (compose/serve calls it)."""
     from clicklab import blog
 
-    blog.build_for_server()
+    port = servers.setting("INGEST_PORT")
+    blog.build(servers.state_folder() / "blog", endpoint=f"{servers.url('ingest')}/ingest" if port != "8000" else None)
 
 
 @app.command(hidden=True)

@@ -412,10 +412,11 @@ def _events_of(request: Any) -> list[dict[str, Any]]:
 
 
 def _settle(page: Any, timeout_s: float) -> int:
-    """Wait until the snippet keeps nothing that is unanswered; return how many events it still keeps."""
+    """Wait until the snippet keeps nothing that is unanswered; return how many events it has to send again."""
     from playwright.sync_api import TimeoutError
 
-    kept = "[sessionStorage, localStorage].flatMap(Object.keys).filter(key => key.startsWith('clickstream ')).length"
+    count = "Object.keys({}).filter(key => key.startsWith('clickstream ')).length"
+    sent, queue = count.format("sessionStorage"), count.format("localStorage")
     with contextlib.suppress(TimeoutError):
-        page.wait_for_function(f"{kept} === 0", timeout=timeout_s * 1000)
-    return page.evaluate(kept)
+        page.wait_for_function(f"{sent} + {queue} === 0", timeout=timeout_s * 1000)
+    return page.evaluate(queue)

@@ -18,7 +18,7 @@ from typing import Any
 from clicklab import Missing, Trouble, bootstrap, servers
 
 NOTEBOOKS = servers.ROOT / "notebooks"
-CELL_TIMEOUT_S = 300
+CELL_TIMEOUT_S = 300  # and longer than a click may take to land, when the commit interval is long
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Notebook:
     @property
     def slug(self) -> str:
         """Its post's address on the demo blog: /posts/SLUG/."""
-        return self.file[3:].removesuffix(".ipynb").replace("_", "-")
+        return self.file.removesuffix(".ipynb").replace("_", "-")
 
 
 @dataclass
@@ -64,7 +64,7 @@ def manifest() -> list[Notebook]:
 
 def build_folder() -> Path:
     """Where executed notebooks and their HTML go."""
-    return servers.ROOT / "build" / "notebooks"
+    return servers.build_folder() / "notebooks"
 
 
 def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Path:
@@ -78,6 +78,8 @@ def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Pat
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    from clicklab import ledger
+
     check_parameters(notebook, parameters)
     output = folder / notebook.file
     logging.getLogger("papermill").setLevel(logging.WARNING)
@@ -85,11 +87,12 @@ def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Pat
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(str(notebook.path), str(output), parameters=parameters, progress_bar=False,
-                                       cwd=str(NOTEBOOKS), execution_timeout=CELL_TIMEOUT_S, kernel_name="python3")
+                                       cwd=str(NOTEBOOKS), kernel_name="python3",
+                                       execution_timeout=CELL_TIMEOUT_S + int(ledger.default_timeout_s()))
         except PapermillExecutionError as error:
             cause = "\n".join(error.traceback) if isinstance(error.traceback, list) else str(error.traceback)
             raise Trouble(f"{notebook.file}: cell {error.exec_count} fails.", _plain(cause),
-                          f"open {output.relative_to(servers.ROOT)} and look at that cell") from None
+                          f"open {output} and look at that cell") from None
         except Exception as error:
             # nbclient's own: the time-out of a cell, or a kernel that died.
             raise Trouble(f"{notebook.file} could not be executed to its end.",

@@ -151,6 +151,20 @@ def write(run: str, state: str, ids: Iterable[str], *, source: str, prints: dict
                               for one in ids])
 
 
+def adopt(run: str, ids: Iterable[str]) -> None:
+    """Copy what the dev server entered for these ids (run `browser`) into a run of one's own.
+
+    Parameters
+    ----------
+    ids : iterable of str
+        Event ids that a browser was seen to send (`blog.Visit.event_ids`); those never entered are noted as posted only.
+    """
+    wanted = set(ids)
+    lines = [line for line in read(file(BROWSER)) if line.event_id in wanted]
+    events.append(file(run), lines)
+    write(run, "posted", wanted - {line.event_id for line in lines}, source="browser")
+
+
 # --- Checking ----------------------------------------------------------------------------------------------------------
 
 def problems(hop: str, run: Run, seen: list[Sighting], known: Run | None = None) -> LedgerError | None:

@@ -26,6 +26,8 @@ from clicklab import Missing, Trouble, bootstrap
 
 ROOT = bootstrap.ROOT
 START_TIMEOUT_S = 120
+# In containers docker owns the processes: nothing is started or stopped from Python, only waited for.
+IN_DOCKER = os.environ.get("CLICKSTREAM_RUNTIME") == "docker"
 STOP_TIMEOUT_S = 60
 
 
@@ -34,6 +36,11 @@ STOP_TIMEOUT_S = 60
 def state_folder() -> Path:
     """Where everything that runs keeps its data: $CLICKSTREAM_STATE, else .state in the repository."""
     return Path(os.environ.get("CLICKSTREAM_STATE") or ROOT / ".state").resolve()
+
+
+def build_folder() -> Path:
+    """Where executed notebooks and pages go: $CLICKSTREAM_BUILD, else build in the repository."""
+    return Path(os.environ.get("CLICKSTREAM_BUILD") or ROOT / "build").resolve()
 
 
 def _read_env(file: Path) -> dict[str, str]:
@@ -274,6 +281,9 @@ def need(*names: str) -> None:
         A port is taken, memory or disk is short, a server died or is not usable in time. Ends with the next command.
     """
     wanted = _with_needs(names)
+    if IN_DOCKER:
+        wait_usable(*wanted)
+        return
     if not is_supervised():
         check_room()
         check_ports(wanted)
@@ -299,7 +309,7 @@ def need(*names: str) -> None:
                 topics.ensure()
                 connect.belong_together()
                 checked_pair = True
-            reason = _reason_not_usable(name)
+            reason = reason_not_usable(name)
             if not reason:
                 waiting.remove(name)
                 if name in starting:
@@ -323,8 +333,9 @@ def _with_needs(names: tuple[str, ...]) -> list[str]:
     return [name for name in SERVERS if name in wanted]
 
 
-def _reason_not_usable(name: str) -> str:
-    state = _state(name)
+def reason_not_usable(name: str) -> str:
+    """Why a server cannot do its job now; "" when it can."""
+    state = "RUNNING" if IN_DOCKER else _state(name)
     if state != "RUNNING":
         return f"supervisor says {state}"
     try:
@@ -335,7 +346,7 @@ def _reason_not_usable(name: str) -> str:
 
 def usable(name: str) -> bool:
     """Whether a server does its job now (not only: whether its process runs)."""
-    return not _reason_not_usable(name)
+    return not reason_not_usable(name)
 
 
 def up(names: tuple[str, ...] = tuple(SERVERS)) -> float:
@@ -355,7 +366,7 @@ def status() -> list[dict[str, object]]:
     """One row a server: `server`, `state` (usable, not usable, stopped), `address`, `memory MB`, `what`."""
     table = []
     for name, server in SERVERS.items():
-        supervised = _state(name)
+        supervised = "RUNNING" if IN_DOCKER else _state(name)
         state = "usable" if supervised == "RUNNING" and usable(name) else \
             "stopped" if supervised in ("STOPPED", "EXITED") else "not usable"
         table.append({"server": name, "state": state, "address": address(name) if server.ports else "",
@@ -446,7 +457,7 @@ def held_down(name: str) -> Iterator[None]:
 
 def wait_usable(*names: str, timeout_s: float = START_TIMEOUT_S) -> float:
     """Wait until servers that are being restarted do their job again; returns the seconds."""
-    return wait_for(" and ".join(names), lambda: "; ".join(f"{n}: {r}" for n in names if (r := _reason_not_usable(n))),
+    return wait_for(" and ".join(names), lambda: "; ".join(f"{n}: {r}" for n in names if (r := reason_not_usable(n))),
                     timeout_s)
 
 

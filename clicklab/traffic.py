@@ -21,7 +21,7 @@ OUTBOUND = "https://example.com/kafka"
 
 def pages() -> list[str]:
     """The blog's addresses, the first page first."""
-    return ["/", *(f"/posts/{notebook.slug}/" for notebook in course.manifest()), "/about/"]
+    return ["/", *(f"/posts/{notebook.slug}/" for notebook in course.manifest()), "/elements/", "/long/"]
 
 
 def readers(events: int, seed: int) -> list[dict]:
@@ -63,7 +63,7 @@ def _visit(dice: random.Random, names: random.Random, now_ms: int) -> Iterator[d
         "viewport_width": 390 if is_phone else 1440, "viewport_height": 844 if is_phone else 900,
         "page_width": 390 if is_phone else 1440,
     }
-    path = dice.choices(all_pages, weights=[5, *[2] * (len(all_pages) - 2), 1])[0]
+    path = dice.choices(all_pages, weights=[5, *[2] * (len(all_pages) - 3), 1, 1])[0]
     referrer = dice.choice(["", "https://example.com/search"])
     at_ms = now_ms + offset_ms
     while True:

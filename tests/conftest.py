@@ -1,0 +1,70 @@
+"""Fixtures: the real pipeline on free ports, with its own data, so that a learner's pipeline is left alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "build" / "test"
+PORTS = [line.split("=")[0] for line in (ROOT / "compose" / "defaults.env").read_text().splitlines() if "_PORT=" in line]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses: held open together, so that none is handed out twice."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_data() -> Iterator[Path]:
+    """State, products and ports of the tests' own, for everything that the tests start in processes too."""
+    shutil.rmtree(DATA, ignore_errors=True)
+    os.environ.update({name: str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)})
+    os.environ.update(CLICKSTREAM_STATE=str(DATA / "state"), CLICKSTREAM_BUILD=str(DATA / "build"), COMMIT_INTERVAL_MS="5000")
+    yield DATA
+    from clicklab import servers
+
+    servers.down()
+
+
+@pytest.fixture(scope="session")
+def pipeline(own_data: Path):
+    """All servers, usable, with the sink registered."""
+    from clicklab import connect, servers
+
+    servers.up(tuple(name for name in servers.SERVERS if name != "blog"))
+    connect.register()
+    return servers
+
+
+@pytest.fixture
+def second_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty state on other ports, for tests that break what others need."""
+    from clicklab import servers
+
+    state = tmp_path_factory.mktemp("second")
+    for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True):
+        monkeypatch.setenv(name, str(port))
+    monkeypatch.setenv("CLICKSTREAM_STATE", str(state))
+    yield state
+    servers.down()
+
+
+def run_clicklab(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m clicklab …` as a person would; returns what it printed and its exit status."""
+    return subprocess.run([sys.executable, "-m", "clicklab", *words], env={**os.environ, **environment}, cwd=cwd,
+                          capture_output=True, text=True, timeout=900)

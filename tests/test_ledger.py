@@ -1,0 +1,97 @@
+"""The ledger names a defect: exactly the id, and the hop. Pure comparisons; the real hops are in test_pipeline.py."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from clickstream_ingest import events
+
+from clicklab import ledger
+from clicklab.topics import Sighting
+
+
+def click(number: int) -> dict:
+    return {"path": f"/posts/{number}/", "tag": "A", "timestamp": 1_700_000_000_000 + number, "event_id": str(uuid.uuid4())}
+
+
+@pytest.fixture
+def posted(own_data):
+    """A run of ten acknowledged clicks, and how the topic shows them."""
+    run = ledger.new_run("99")
+    made = [events.normalize(click(n), datetime.now(UTC)) for n in range(10)]
+    ledger.write(run, "posted", [c.event_id for c in made], source="test",
+                 prints={c.event_id: events.fingerprint(c) for c in made})
+    ledger.write(run, "acknowledged", [c.event_id for c in made], source="test")
+    seen = [Sighting(c.event_id, n % 3, n // 3, events.fingerprint(c)) for n, c in enumerate(made)]
+    yield run, seen
+    ledger.file(run).unlink()
+
+
+def test_a_hop_that_holds_every_click_once_is_fine(posted, capsys):
+    run, seen = posted
+    ledger.check("the topic", run, lambda since_ms: seen, timeout_s=0)
+    assert "10 acknowledged · 10 in the topic" in capsys.readouterr().out
+
+
+def test_a_lost_click_is_named(posted):
+    run, seen = posted
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.check("the table", run, lambda since_ms: seen[1:], timeout_s=0)
+    assert caught.value.lost == {seen[0].event_id} and caught.value.hop == "the table"
+    assert seen[0].event_id in str(caught.value) and not (caught.value.strangers or caught.value.changed or caught.value.repeated)
+
+
+def test_a_row_that_is_there_twice_is_named(posted):
+    run, seen = posted
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.check("the table", run, lambda since_ms: [*seen, seen[3]], timeout_s=0)
+    assert caught.value.repeated == {(seen[3].partition, seen[3].offset)}
+    assert not (caught.value.lost or caught.value.strangers or caught.value.changed)
+
+
+def test_a_record_written_more_often_than_posted_is_named(posted):
+    run, seen = posted
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.check("the topic", run, lambda since_ms: [*seen, seen[3]._replace(offset=99)], timeout_s=0)
+    assert caught.value.too_often == {seen[3].event_id}
+
+
+def test_an_altered_id_is_a_lost_click_and_a_stranger(posted):
+    run, seen = posted
+    altered = str(uuid.uuid4())
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.check("the table", run, lambda since_ms: [seen[0]._replace(event_id=altered), *seen[1:]], timeout_s=0)
+    assert caught.value.lost == {seen[0].event_id} and caught.value.strangers == {altered}
+
+
+def test_an_altered_value_is_named(posted):
+    run, seen = posted
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.check("the table", run, lambda since_ms: [*seen[:9], seen[9]._replace(fingerprint="0" * 16)], timeout_s=0)
+    assert caught.value.changed == {seen[9].event_id}
+
+
+def test_a_click_sent_again_after_a_503_is_one_click_and_said_so(posted, capsys):
+    run, seen = posted
+    again = seen[2]
+    ledger.write(run, "posted", [again.event_id], source="test", prints={again.event_id: again.fingerprint})
+    ledger.check("the topic", run, lambda since_ms: [*seen, again._replace(offset=77)], timeout_s=0)
+    assert "1 written twice after a retry, one click each" in capsys.readouterr().out
+
+
+def test_a_click_of_unknown_fate_may_be_there_or_not(posted, capsys):
+    run, seen = posted
+    unknown = events.normalize(click(11), datetime.now(UTC))
+    ledger.write(run, "posted", [unknown.event_id], source="test", prints={unknown.event_id: events.fingerprint(unknown)})
+    for reading in (seen, [*seen, Sighting(unknown.event_id, 0, 50, events.fingerprint(unknown))]):
+        ledger.check("the topic", run, lambda since_ms, reading=reading: reading, timeout_s=0)
+    assert "1 of unknown fate, 1 of them there" in capsys.readouterr().out
+
+
+def test_a_line_cut_off_by_a_kill_does_not_hide_the_others(posted):
+    run, seen = posted
+    with open(ledger.file(run), "ab") as file:
+        file.write(b'{"event_id":"half')
+    assert len(ledger.open_run(run).posted) == 10

@@ -1,4 +1,4 @@
-"""Build the demo blog with Jekyll, open it in a real browser and click. Notebook 01 calls all of it, `compose/serve blog` `build`.
+"""Build the demo blog with Jekyll, open it in a real browser and click: for notebook 01 and `compose/serve blog`.
 
 Its posts are the notebooks of this repository, so the blog that is measured teaches the measuring.
 """
@@ -38,6 +38,7 @@ CHROMIUM_FLAGS = [
 
 # --- Building ---------------------------------------------------------------------------------------------------------
 
+
 def assemble(destination: Path | str) -> Path:
     """Put together what Jekyll builds: the demo blog, the snippet, and a post for each notebook.
 
@@ -69,21 +70,29 @@ def _post(notebook: Path, day: date) -> str:
     from nbconvert import MarkdownExporter
 
     cells = nbformat.read(notebook, as_version=4)
-    cells.metadata.setdefault("language_info", {"name": "python"})  # stripped notebooks may lack it, and lose their colors
+    cells.metadata.setdefault("language_info", {"name": "python"})  # without it, which stripping may take, no colors
     body, _ = MarkdownExporter().from_notebook_node(cells)
     heading = re.search(r"^# +(.+)$", body, re.MULTILINE)
-    title = heading[1].strip() if heading else notebook.stem[3:].replace("_", " ").capitalize()
+    title = heading[1] if heading else notebook.stem[3:].replace("_", " ").capitalize()
     if heading:
         body = body[: heading.start()] + body[heading.end() :]
+    body = body.strip()
     front_matter = {
-        "title": title.replace("`", ""),
+        "title": _plain(title),
+        "description": _plain(body.split("\n\n")[0]),
         "date": f"{day} 09:00:00 +0900",
         "categories": ["Data engineering", "Clickstream"],
         "tags": ["clickstream", "kafka", "hdfs"],
+        "excerpt_separator": "",  # an excerpt would cut the body inside `raw`
     }
     # JSON is YAML, and quotes whatever a title holds.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front_matter.items()]
-    return "---\n" + "\n".join(lines) + f"\n---\n\n{liquid_raw(body.strip())}\n"
+    return "---\n" + "\n".join(lines) + f"\n---\n\n{liquid_raw(body)}\n"
+
+
+def _plain(markdown: str) -> str:
+    """Take links and emphasis out of a line of Markdown."""
+    return re.sub(r"[*`]+|\[|\]\([^)]*\)", "", " ".join(markdown.split()))
 
 
 def liquid_raw(text: str) -> str:
@@ -119,13 +128,26 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
     """
     jekyll = shutil.which("jekyll")
     if jekyll is None:
-        raise Missing("The blog needs Jekyll, which is not on this machine.", "it is built by the real one",
-                      bootstrap.install_command(["jekyll"]))
+        raise Missing(
+            "The blog needs Jekyll, which is not on this machine.",
+            "it is built by the real one",
+            bootstrap.install_command(["jekyll"]),
+        )
     destination = Path(destination)
     source, site = assemble(destination / "source"), destination / "site"
     shutil.rmtree(site, ignore_errors=True)
-    command = [jekyll, "build", "--source", str(source), "--destination", str(site), "--disable-disk-cache", "--trace",
-               "--config", str(source / "_config.yml")]
+    command = [
+        jekyll,
+        "build",
+        "--source",
+        str(source),
+        "--destination",
+        str(site),
+        "--disable-disk-cache",
+        "--trace",
+        "--config",
+        str(source / "_config.yml"),
+    ]
     # Without UTF-8 Ruby stumbles over Hangul; it goes by the locale, which may be C.
     environment = os.environ | {"JEKYLL_ENV": "production" if production else "development", "RUBYOPT": "-EUTF-8:UTF-8"}
     inject = ["bash", str(ROOT / "blog_snippet" / "tools" / "inject-ingest-url.sh")]
@@ -145,8 +167,15 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
 def _run(command: list[str], environment: dict[str, str]) -> None:
     name = Path(command[1] if command[0] == "bash" else command[0]).name
     try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", timeout=JEKYLL_TIMEOUT_S)
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=JEKYLL_TIMEOUT_S,
+        )
     except subprocess.TimeoutExpired as error:
         raise Trouble(f"{name} did not finish in {JEKYLL_TIMEOUT_S} s.", next=" ".join(command)) from error
     if done.returncode:
@@ -155,6 +184,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 
 # --- The browser ------------------------------------------------------------------------------------------------------
+
 
 class _Held:
     """A Playwright object held by the one thread that may touch it.
@@ -213,15 +243,20 @@ def browser(**options: Any) -> Iterator[Any]:
 
     program = bootstrap.chromium()
     if program is None:
-        raise Missing("A browser is needed, and there is no Chromium on this machine.", "the clicks are made in a real one",
-                      bootstrap.install_command(["chromium"]))
+        raise Missing(
+            "A browser is needed, and there is no Chromium on this machine.",
+            "the clicks are made in a real one",
+            bootstrap.install_command(["chromium"]),
+        )
     flags = [*CHROMIUM_FLAGS, *options.pop("args", [])]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")
     with ThreadPoolExecutor(1, "playwright") as thread:
         playwright = thread.submit(lambda: sync_playwright().start()).result()
         try:
-            chromium = thread.submit(playwright.chromium.launch, executable_path=program, args=flags, **options).result()
+            chromium = thread.submit(
+                playwright.chromium.launch, executable_path=program, args=flags, **options
+            ).result()
             yield _Held(thread, chromium)
             thread.submit(chromium.close).result()
         finally:
@@ -249,6 +284,7 @@ def screenshot(url: str, path: Path | str, *, width: int = 1100, height: int = 8
 
 # --- Clicking ---------------------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Click:
     """One real click: where, on what, and whether it made the page go away."""
@@ -263,7 +299,7 @@ class Visit:
     """What a reader did, and what the pages said they sent.
 
     The events are the browser's view: they tell which ids belong to this visit, never that one of them arrived.
-    What a page sends in its last moment the browser does not show; its `page_view_id` is known from the page's other events.
+    What a page sends in its last moment it does not show; that has the `page_view_id` of the page's other events.
     """
 
     clicks: list[Click] = field(default_factory=list)
@@ -286,7 +322,8 @@ class Visit:
         return sum(click.leaves for click in self.clicks)
 
     def __str__(self) -> str:
-        text = f"{len(self.clicks)} clicks, {self.leaving} of them leaving the page, in {len(self.page_view_ids)} page views"
+        views = len(self.page_view_ids)
+        text = f"{len(self.clicks)} clicks, {self.leaving} of them leaving the page, in {views} page views"
         return text + (f"; {self.unsent} events still wait in the browser" if self.unsent else "")
 
 
@@ -349,7 +386,7 @@ def visit(
     progress : callable
         Called with the clicks made and the clicks asked for, after each; the default prints one line at the end.
     timeout_s : float
-        Seconds to wait at the end for the collector's answers. What is not answered by then is counted in `Visit.unsent`.
+        Seconds to wait at the end for the collector's answers. What it did not take by then is in `Visit.unsent`.
 
     Raises
     ------
@@ -363,7 +400,9 @@ def visit(
     choose.shuffle(plan)
     done = Visit()
     with browser() as chromium:
-        context = chromium.new_context(viewport={"width": 1100, "height": 800}, locale="ko-KR", timezone_id="Asia/Seoul")
+        context = chromium.new_context(
+            viewport={"width": 1100, "height": 800}, locale="ko-KR", timezone_id="Asia/Seoul"
+        )
         context.set_default_timeout(PAGE_TIMEOUT_S * 1000)
         context.on("request", lambda request: done.events.extend(_events_of(request)))
         page = context.new_page()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import requests
 from clickstream_ingest import events
@@ -141,3 +143,38 @@ def _fingerprint(click: dict) -> str | None:
         return events.fingerprint(events.normalize(click, datetime.now(UTC)))
     except events.ContractError:
         return None
+
+
+@contextlib.contextmanager
+def slow_door(delay_s: float) -> Iterator[int]:
+    """Open a second door to the collector that answers each request, OPTIONS too, `delay_s` seconds late; gives its port.
+
+    A collector far away, or a Lambda that has to be started first. What arrives is handed on although the sender has gone.
+    """
+    target = f"{servers.url('ingest')}/ingest"
+
+    class Door(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(delay_s)
+            given = requests.request(self.command, target, data=body, headers=dict(self.headers), timeout=15)
+            with contextlib.suppress(ConnectionError):  # the page that asked may be gone
+                self.hand_back(given)
+
+        def hand_back(self, given: requests.Response) -> None:
+            self.send_response(given.status_code)
+            for name, value in given.headers.items():
+                if name.lower() not in ("connection", "date", "server", "transfer-encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(given.content)
+
+        do_POST = do_OPTIONS = answer
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing: the ledger counts."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()

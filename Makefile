@@ -36,7 +36,7 @@ doctor: prepare  ## look at everything the course needs on this machine
 
 check: prepare-further  ## the checks that need no server, 90 s
 	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m pytest -m "not servers and not drills"
+	@$(PYTHON) -m pytest -m "not servers and not browser and not drills"
 
 test: prepare-further  ## everything, all notebooks included, on free ports and with its own data
 	@$(PYTHON) -m ruff check .

@@ -144,7 +144,6 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
         "--destination",
         str(site),
         "--disable-disk-cache",
-        "--trace",
         "--config",
         str(source / "_config.yml"),
     ]
@@ -179,7 +178,9 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
     except subprocess.TimeoutExpired as error:
         raise Trouble(f"{name} did not finish in {JEKYLL_TIMEOUT_S} s.", next=" ".join(command)) from error
     if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if line.strip() and not line.lstrip().startswith("from ")]
+        # Jekyll writes errors in red, and Ruby's stack after them.
+        plain = re.sub(r"\x1b\[\d*m", "", done.stdout)
+        lines = [line for line in plain.splitlines() if line.strip() and not line.startswith("\tfrom ")]
         raise Trouble(f"{name} failed (exit code {done.returncode}).", "\n".join(lines[-12:]), " ".join(command))
 
 

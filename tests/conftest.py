@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / "build" / "test"
 PORTS = [line.split("=")[0] for line in (ROOT / "compose" / "defaults.env").read_text().splitlines() if "_PORT=" in line]
 
 
@@ -30,12 +28,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_data() -> Iterator[Path]:
-    """State, products and ports of the tests' own, for everything that the tests start in processes too."""
-    shutil.rmtree(DATA, ignore_errors=True)
+def own_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """State, products and ports of this session's own, for everything that the tests start in processes too."""
+    data = tmp_path_factory.mktemp("pipeline")
     os.environ.update({name: str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)})
-    os.environ.update(CLICKSTREAM_STATE=str(DATA / "state"), CLICKSTREAM_BUILD=str(DATA / "build"), COMMIT_INTERVAL_MS="5000")
-    yield DATA
+    os.environ.update(CLICKSTREAM_STATE=str(data / "state"), CLICKSTREAM_BUILD=str(data / "build"), COMMIT_INTERVAL_MS="5000")
+    yield data
     from clicklab import servers
 
     servers.down()

@@ -95,3 +95,14 @@ def test_a_line_cut_off_by_a_kill_does_not_hide_the_others(posted):
     with open(ledger.file(run), "ab") as file:
         file.write(b'{"event_id":"half')
     assert len(ledger.open_run(run).posted) == 10
+
+
+def test_a_click_adopted_from_the_dev_servers_run_is_still_posted_once(posted):
+    run, seen = posted
+    ledger.file(run).rename(ledger.file(ledger.BROWSER))
+    ledger.adopt(run, [seen[0].event_id])
+    try:
+        assert ledger.open_run(run).acknowledged == {seen[0].event_id}
+        assert ledger.everything().posted[seen[0].event_id] == 1
+    finally:
+        ledger.file(ledger.BROWSER).unlink()

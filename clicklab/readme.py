@@ -1,0 +1,176 @@
+"""Write the generated parts of README.md and the figures of docs/ (`make readme`, `make figures`)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+from clicklab import Trouble, course, servers
+
+README = servers.ROOT / "README.md"
+DOCS = servers.ROOT / "docs"
+WORDS = DOCS / "figures.json"  # the figures' alt texts: file name → what the figure says
+PIPELINE_ALT = "The pipeline"  # how the alt text of each picture of the pipeline begins
+NAMES = {"jekyll": "Jekyll", "chromium": "Chromium"}
+
+
+def update(check: bool = False) -> None:
+    """Write the blocks between the markers again: the notebooks from course.toml, the measures from the running servers.
+
+    Parameters
+    ----------
+    check : bool
+        Write nothing; raise when the table of notebooks is not what course.toml gives.
+
+    Raises
+    ------
+    Trouble
+        With `check`: the table differs. Else: a marker is not there.
+    """
+    text = README.read_text(encoding="utf-8")
+    old = block(text, "notebooks")
+    if check:
+        if notebooks_table() not in old:
+            raise Trouble("README.md's table of notebooks is not that of notebooks/course.toml.",
+                          "course.toml, or a figure of docs/, was changed after it was written", "make readme")
+        return
+    new = with_block(text, "notebooks", f"{notebooks_table()}\n\n{last_run() or _line(old, 'Executed ')}")
+    note = "kept: the servers do not run, or were not started by make up"
+    if is_measurable():
+        new = with_block(new, "measured", servers.measured(servers.status()))
+        note = "written from the running servers"
+    README.write_text(new, encoding="utf-8")
+    print(f"README.md: table of notebooks written; measures {note}")
+
+
+def block(text: str, name: str) -> str:
+    """What is between the two markers of a name."""
+    found = re.search(f"<!-- {name}:begin -->\n(.*?)\n?<!-- {name}:end -->", text, re.DOTALL)
+    if not found:
+        raise Trouble(f"README.md has no place for {name}.", f"the markers {name}:begin and {name}:end frame it",
+                      "git checkout README.md")
+    return found[1]
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """The text with new content between the two markers of a name."""
+    block(text, name)
+    before, after = text.split(f"<!-- {name}:begin -->")[0], text.split(f"<!-- {name}:end -->")[1]
+    return f"{before}<!-- {name}:begin -->\n{content.strip()}\n<!-- {name}:end -->{after}"
+
+
+def notebooks_table() -> str:
+    """A row a notebook: its title as a link, what you get, minutes, needs, and its figure of docs/."""
+    words = json.loads(WORDS.read_text(encoding="utf-8")) if WORDS.exists() else {}
+    lines = ["| notebook | you get | min | needs | a figure of it |", "|---|---|---:|---|---|"]
+    for notebook in course.manifest():
+        needs = ", ".join(NAMES.get(name, name) for name in notebook.needs) or "-"
+        picture = f"{notebook.number}.png"
+        # A bar would begin a new cell of the table.
+        alt = escape(words.get(picture, ""), quote=True).replace("|", "&#124;")
+        shown = f'<a href="docs/{picture}"><img src="docs/{picture}" width="240" alt="{alt}"></a>' if alt else ""
+        lines.append(f"| [{notebook.number} {notebook.title}](notebooks/{notebook.file}) | {notebook.gets} | "
+                     f"{notebook.minutes} | {needs} | {shown} |")
+    return "\n".join(lines)
+
+
+def last_run() -> str:
+    """A line on the last run of the whole course, "" when it was not executed here from start to end."""
+    record_file = course.build_folder() / "run.json"
+    if not record_file.exists():
+        return ""
+    record = json.loads(record_file.read_text())
+    numbers = [notebook.number for notebook in course.manifest() if not notebook.is_further]
+    if any(record["notebooks"].get(number, {}).get("state") != "passed" for number in numbers):
+        return ""
+    seconds = {number: record["notebooks"][number]["seconds"] for number in numbers}
+    each = " · ".join(f"{number} {value:.0f} s" for number, value in seconds.items())
+    return (f"Executed in one go on {record['at'][:10]}, {os.cpu_count()} cores: {each} · "
+            f"together {sum(seconds.values()):.0f} s.")
+
+
+def _line(text: str, beginning: str) -> str:
+    return next((line for line in text.splitlines() if line.startswith(beginning)), "")
+
+
+def is_measurable() -> bool:
+    """Whether `make up` started all servers of this state, and all are usable now."""
+    if servers.IN_DOCKER or not (servers.state_folder() / "run" / "up.json").exists() or not servers.is_supervised():
+        return False
+    return all(row["state"] == "usable" for row in servers.status())
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------------
+
+class Figure(NamedTuple):
+    """A figure that `charts.show` put into an executed notebook."""
+
+    alt: str
+    png: bytes
+
+
+class _Images(HTMLParser):
+    """Collects the PNG images that are embedded in a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Figure] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        image = dict(attrs)
+        start, comma, data = (image.get("src") or "").partition(",")
+        if tag == "img" and start == "data:image/png;base64" and comma:
+            self.found.append(Figure(image.get("alt") or "", base64.b64decode(data)))
+
+
+def figures_of(executed: Path) -> list[Figure]:
+    """All figures of an executed notebook, in their order."""
+    images = _Images()
+    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            images.feed("".join(output.get("data", {}).get("text/html", "")))
+    return images.found
+
+
+def choose(found: list[Figure]) -> Figure:
+    """The figure that stands for a notebook: its last one that is not the picture of the pipeline, else its first."""
+    own = [figure for figure in found if not figure.alt.startswith(PIPELINE_ALT)]
+    return own[-1] if own else found[0]
+
+
+def figures() -> None:
+    """Write docs/pipeline.png and a figure of each notebook last executed, then the table that shows them.
+
+    Raises
+    ------
+    Trouble
+        No notebook has been executed here.
+    """
+    from clicklab import charts
+
+    executed = {notebook.number: course.build_folder() / notebook.file for notebook in course.manifest()}
+    present = {number: figures_of(path) for number, path in executed.items() if path.exists()}
+    if not any(present.values()):
+        raise Trouble("There is no executed notebook to take figures from.", f"{course.build_folder()} holds none", "make run")
+    DOCS.mkdir(exist_ok=True)
+    picture = charts.pipeline("")
+    picture.savefig(DOCS / "pipeline.png", dpi=110)
+    charts.plt.close(picture)
+    words = json.loads(WORDS.read_text(encoding="utf-8")) if WORDS.exists() else {}
+    words["pipeline.png"] = f"{PIPELINE_ALT}, left to right: {' → '.join(charts.HOPS)}."
+    for number, found in present.items():
+        if found:
+            chosen = choose(found)
+            (DOCS / f"{number}.png").write_bytes(chosen.png)
+            words[f"{number}.png"] = chosen.alt
+    WORDS.write_text(json.dumps(dict(sorted(words.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    kept = [number for number in executed if not present.get(number)]
+    print(f"docs/: pipeline, {', '.join(n for n in executed if present.get(n))}"
+          + (f"; left as they were: {', '.join(kept)}, which have no figure in {course.build_folder()}" if kept else ""))
+    update()

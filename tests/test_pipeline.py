@@ -1,0 +1,160 @@
+"""The whole way with real servers: the course, each notebook alone, bad input, kills, and what has to be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from conftest import run_clicklab
+from test_collector import REQUESTS, check, sent
+
+from clicklab import Trouble, bootstrap, collector, connect, course, faults, landed, ledger, servers, topics, traffic
+
+pytestmark = pytest.mark.servers
+HOPS = ("acknowledged", "in topic", "landed")
+
+
+@pytest.fixture(scope="module")
+def course_run(pipeline) -> dict:
+    """The course executed as `make run` does it; what it printed, and its record."""
+    said = run_clicklab("run")
+    print(said.stdout[-6000:], said.stderr[-3000:], sep="\n")
+    record = json.loads((servers.build_folder() / "notebooks" / "run.json").read_text())
+    return {"status": said.returncode, "said": said.stdout, **record}
+
+
+def test_the_course_runs_to_its_end_and_counts_the_same_clicks_at_each_hop(course_run):
+    assert course_run["status"] == 0, course_run["said"]
+    assert {entry["state"] for entry in course_run["notebooks"].values()} == {"passed"}
+    for name, counts in course_run["clicks"].items():
+        assert len({counts[hop] for hop in HOPS}) == 1, f"{name}: {counts}"
+
+
+def test_the_course_makes_its_clicks_in_a_browser_and_over_http(course_run):
+    assert course_run["clicks"]["01"]["landed"] >= 40
+    assert course_run["clicks"]["05"]["landed"] >= 5000
+
+
+def test_the_course_leaves_executed_notebooks_and_pages(course_run):
+    for notebook in course.manifest():
+        executed = servers.build_folder() / "notebooks" / notebook.file
+        assert any(cell.get("outputs") for cell in json.loads(executed.read_text())["cells"])
+        assert notebook.title in executed.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize("notebook", course.manifest(), ids=lambda notebook: notebook.number)
+def test_plain_papermill_runs_each_notebook_from_another_folder(pipeline, course_run, notebook, tmp_path):
+    papermill = Path(sys.executable).with_name("papermill")
+    ran = subprocess.run([papermill, "--no-progress-bar", notebook.path, "out.ipynb"], cwd=tmp_path, capture_output=True,
+                         text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+
+
+@pytest.mark.parametrize("request_", [each for each in REQUESTS if "event" not in each.values[0]])
+def test_each_request_gets_its_answer_and_what_is_accepted_is_in_the_topic(pipeline, request_):
+    before = {name: sum(topics.end_offsets(name).values()) for name in (topics.CLICKS, topics.REJECTED)}
+    answer = requests.request(request_["method"], f"{servers.url('ingest')}/ingest", data=sent(request_),
+                              headers=request_["headers"], timeout=30)
+    # CORS depends on the blog's port, which is another one here.
+    check({**request_["expect"], "headers": {}}, answer.status_code, {}, answer.text)
+    after = {name: sum(topics.end_offsets(name).values()) for name in before}
+    told = answer.json() if answer.content else {}
+    assert after[topics.CLICKS] - before[topics.CLICKS] == told.get("accepted", int(answer.status_code == 200))
+    refused = len(told.get("rejected", [])) if sent(request_) else 0
+    assert after[topics.REJECTED] - before[topics.REJECTED] == refused
+
+
+def test_what_browsers_and_curl_send_is_in_the_ledger(pipeline):
+    one = {"path": "/ledger/", "tag": "A", "timestamp": "2026-01-01T00:00:00Z", "event_id": str(uuid.uuid4())}
+    bad = one | {"event_id": str(uuid.uuid4()), "x": "left"}
+    requests.post(f"{servers.url('ingest')}/ingest", json=[one, bad], headers={"Origin": servers.url("blog")}, timeout=30)
+    run = ledger.open_run(ledger.BROWSER)
+    assert one["event_id"] in run.acknowledged and bad["event_id"] in run.refused
+    assert any("landed" in line or "not yet" in line for line in ledger.where(one["event_id"]))
+    assert "refused" in ledger.where(bad["event_id"])[-1]
+
+
+def test_everything_listens_on_this_machine_only(pipeline):
+    owned = [process for name in servers.SERVERS for process in servers.processes(name)]
+    listening = [c.laddr for p in owned for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 8
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("server", ["connect", "kafka", "namenode"])
+def test_a_server_killed_while_clicks_are_produced_loses_and_doubles_nothing(pipeline, server):
+    faults.drill(server, clicks=20_000, seed=1)
+
+
+@pytest.mark.drills
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("server", list(faults.EXPECTED))
+def test_each_server_killed_three_times_loses_and_doubles_nothing(pipeline, server, seed):
+    faults.drill(server, clicks=20_000, seed=seed)
+
+
+def test_the_topic_is_the_table_after_all_that(pipeline, capsys):
+    ledger.audit()
+    assert "offset by offset" in capsys.readouterr().out
+
+
+def test_up_refuses_topics_and_a_table_that_do_not_belong_together(second_state):
+    pair = ("kafka", "namenode", "datanode", "connect")
+    servers.need(*pair, "ingest")
+    connect.register()
+    run = ledger.new_run("90")
+    collector.post(traffic.readers(50, 1), run)
+    ledger.check("the table", run, landed.sightings)
+    servers.down()
+    assert not [p for p in psutil.process_iter(["environ"])
+                if (p.info["environ"] or {}).get("CLICKSTREAM_SERVER_OF") == str(second_state)]
+    for name in servers.SERVERS:
+        for port in servers.SERVERS[name].ports:
+            assert servers.port_user(int(servers.setting(port))) is None
+
+    aside = second_state / "aside"
+    aside.mkdir()
+    (second_state / "kafka").rename(aside / "kafka")
+    with pytest.raises(Trouble, match="Kafka is new") as caught:
+        servers.need(*pair)
+    assert "make clean" in caught.value.next
+    servers.down()
+
+    shutil.rmtree(second_state / "kafka")
+    (aside / "kafka").rename(second_state / "kafka")
+    (second_state / "hdfs").rename(aside / "hdfs")
+    with pytest.raises(Trouble, match="HDFS is new"):
+        servers.need(*pair)
+    servers.down()
+
+    shutil.rmtree(second_state / "hdfs")
+    (aside / "hdfs").rename(second_state / "hdfs")
+    servers.need("kafka", "namenode", "datanode")
+    admin = topics.admin()
+    admin.delete_topics([topics.CONTROL])
+    servers.wait_for("the topic to go", lambda: topics.CONTROL if topics.CONTROL in admin.list_topics() else "", 30)
+    admin.close()
+    with pytest.raises(Trouble, match="clickstream-control was removed or made anew"):
+        servers.need(*pair)
+
+
+def test_make_clean_removes_the_data_and_says_so(second_state, tmp_path):
+    (second_state / "ledger").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    said = run_clicklab("clean", CLICKSTREAM_BUILD=str(tmp_path))
+    assert said.returncode == 0 and f"removed {second_state.name}/" in said.stdout
+    assert not second_state.exists() and not tmp_path.exists()
+
+
+def test_doctor_is_well_while_the_pipeline_runs(pipeline):
+    said = run_clicklab("doctor")
+    assert said.returncode == 0, said.stdout
+    assert os.path.exists(bootstrap.java()) and "sink       ready" in said.stdout

@@ -18,6 +18,8 @@ from typing import Any
 from clicklab import Missing, Trouble, bootstrap, servers
 
 NOTEBOOKS = servers.ROOT / "notebooks"
+# The kernel warns that it speaks unencrypted TCP; it does so on 127.0.0.1 only.
+QUIET_KERNEL = ["--IPKernelApp.log_level=40"]
 CELL_TIMEOUT_S = 300  # and longer than a click may take to land, when the commit interval is long
 
 
@@ -88,6 +90,7 @@ def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Pat
         try:
             papermill.execute_notebook(str(notebook.path), str(output), parameters=parameters, progress_bar=False,
                                        cwd=str(NOTEBOOKS), kernel_name="python3",
+                                       extra_arguments=QUIET_KERNEL,
                                        execution_timeout=CELL_TIMEOUT_S + int(ledger.default_timeout_s()))
         except PapermillExecutionError as error:
             cause = "\n".join(error.traceback) if isinstance(error.traceback, list) else str(error.traceback)

@@ -25,7 +25,7 @@ import requests
 from clicklab import Missing, Trouble, bootstrap
 
 ROOT = bootstrap.ROOT
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240  # ten times what a quiet machine takes: a busy one is no failure
 # In containers docker owns the processes: nothing is started or stopped from Python, only waited for.
 IN_DOCKER = os.environ.get("CLICKSTREAM_RUNTIME") == "docker"
 STOP_TIMEOUT_S = 60

@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
-# Debian and Ubuntu names. fonts-nanum: without a Hangul font, titles of Korean pages are empty boxes in the figures.
+# Debian and Ubuntu names. libatomic1: Playwright's driver needs it, and a slim Debian lacks it. fonts-nanum: without a Hangul
+# font, titles of Korean pages are empty boxes in the figures.
 SYSTEM_PACKAGES = {
     "jekyll": ["jekyll", "ruby-jekyll-paginate", "ruby-jekyll-seo-tag", "ruby-jekyll-archives", "ruby-jekyll-sitemap",
                "ruby-jekyll-include-cache"],
-    "chromium": ["chromium", "fonts-nanum"],
+    "chromium": ["chromium", "libatomic1", "fonts-nanum"],
 }
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -280,9 +280,13 @@ def need(*names: str) -> None:
     Trouble
         A port is taken, memory or disk is short, a server died or is not usable in time. Ends with the next command.
     """
+    from clicklab import connect, topics
+
     wanted = _with_needs(names)
     if IN_DOCKER:
         wait_usable(*wanted)
+        if "kafka" in wanted:
+            topics.ensure()
         return
     if not is_supervised():
         check_room()
@@ -304,8 +308,6 @@ def need(*names: str) -> None:
             if name == "connect" and not checked_pair:
                 if {"kafka", "namenode", "datanode"} & set(waiting):
                     continue
-                from clicklab import connect, topics
-
                 topics.ensure()
                 connect.belong_together()
                 checked_pair = True

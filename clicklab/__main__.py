@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from typing import Annotated, Any
@@ -66,10 +65,7 @@ def run(numbers: Annotated[list[str] | None, typer.Argument(help="notebooks, two
     """Execute notebooks in order with papermill; exit 1 when one fails, 3 when one could not be executed."""
     from clicklab import course
 
-    parameters = dict(_parameter(text) for text in parameter or ())
-    if interval := os.environ.get("COMMIT_INTERVAL_MS"):
-        parameters.setdefault("COMMIT_INTERVAL_MS", int(interval))
-    results = course.run(tuple(numbers or ()), parameters)
+    results = course.run(tuple(numbers or ()), dict(_parameter(text) for text in parameter or ()))
     sys.exit(course.exit_status(results))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import time
 import tomllib
@@ -155,6 +156,9 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None) -
     if unknown := set(parameters) - set().union(*known.values()):
         raise Trouble(f"No chosen notebook has the parameter {', '.join(sorted(unknown))}.",
                       f"they have {', '.join(sorted(set().union(*known.values())))}", "correct the name")
+    if interval := os.environ.get("COMMIT_INTERVAL_MS"):
+        # make run COMMIT_INTERVAL_MS=300000: for the notebooks that have it, and none is refused for lacking it.
+        parameters = {"COMMIT_INTERVAL_MS": int(interval)} | parameters
     folder = build_folder()
     folder.mkdir(parents=True, exist_ok=True)
     started_at = time.time_ns() // 1_000_000

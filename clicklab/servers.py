@@ -29,6 +29,7 @@ START_TIMEOUT_S = 240  # ten times what a quiet machine takes: a busy one is no 
 # In containers docker owns the processes: nothing is started or stopped from Python, only waited for.
 IN_DOCKER = os.environ.get("CLICKSTREAM_RUNTIME") == "docker"
 STOP_TIMEOUT_S = 60
+LIVES = 2  # processes a server may use up while it starts; one more, and it is said to die right after its start
 
 
 # --- Settings --------------------------------------------------------------------------------------------------------
@@ -303,6 +304,7 @@ def need(*names: str) -> None:
     started = time.monotonic()
     waiting = list(wanted)
     checked_pair = False
+    lives: dict[str, set[int]] = {name: set() for name in wanted}
     while waiting:
         for name in list(waiting):
             if name == "connect" and not checked_pair:
@@ -311,13 +313,17 @@ def need(*names: str) -> None:
                 topics.ensure()
                 connect.belong_together()
                 checked_pair = True
+            lives[name].add(pid(name) or 0)  # 0: between two lives
             reason = reason_not_usable(name)
             if not reason:
                 waiting.remove(name)
                 if name in starting:
                     where = address(name) if SERVERS[name].ports else ""
                     print(f"{name:<10} ready      {time.monotonic() - started:5.1f} s   {where}", flush=True)
-            elif _state(name) in ("FATAL", "EXITED"):
+            elif _state(name) == "FATAL" or len(lives[name] - {0}) > LIVES:
+                # supervisor would start it again for ever: each of its lives lasts longer than the second it asks for.
+                with contextlib.suppress(xmlrpc.client.Fault):
+                    _supervisor().supervisor.stopProcess(name, False)
                 raise _death(name)
             elif time.monotonic() - started > START_TIMEOUT_S:
                 raise Trouble(f"{name} is not usable after {START_TIMEOUT_S} s.", f"{reason}\n      {_last_words(name)}",

@@ -49,10 +49,11 @@ class Collector:
         self.url = f"http://127.0.0.1:{self.port}/ingest"
 
     def clear(self):
-        # The goodbye of a page of the test before may still be on its way.
-        self.earlier_views |= {event["page_view_id"] for event in self.stored}
-        self.stored, self.refused, self.preflights, self.headers = [], [], 0, []
-        self.delay_s, self.status = 0, 200
+        # The goodbye of a page of the test before may still be on its way, or just being taken.
+        with self.changed:
+            self.earlier_views |= {event["page_view_id"] for event in self.stored}
+            self.stored, self.refused, self.preflights, self.headers = [], [], 0, []
+            self.delay_s, self.status = 0, 200
         if self.server is None:
             self.start()
 

@@ -329,7 +329,7 @@ def need(*names: str) -> None:
                 raise Trouble(f"{name} is not usable after {START_TIMEOUT_S} s.", f"{reason}\n      {_last_words(name)}",
                               f"make doctor, then look into {log_file(name)}")
         if waiting:
-            time.sleep(0.1)
+            time.sleep(0.5)  # asking oftener takes the processor from the servers that start
     if already := [name for name in wanted if name not in starting]:
         print(f"usable already: {', '.join(already)}", flush=True)
 

@@ -76,14 +76,13 @@ def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Pat
     Raises
     ------
     Trouble
-        A parameter that the notebook does not have, or a failing cell: with its last words.
+        A failing cell, with its last words. Parameters are judged by `run`, before anything is executed.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     from clicklab import ledger
 
-    check_parameters(notebook, parameters)
     output = folder / notebook.file
     logging.getLogger("papermill").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -102,19 +101,6 @@ def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Pat
             raise Trouble(f"{notebook.file} could not be executed to its end.",
                           f"{type(error).__name__}: {_plain(str(error))}", "make doctor") from None
     return output
-
-
-def check_parameters(notebook: Notebook, parameters: dict[str, Any]) -> None:
-    """Refuse a parameter the notebook does not have: papermill would run it with the default and stay green."""
-    import papermill
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        known = papermill.inspect_notebook(str(notebook.path))
-    unknown = set(parameters) - set(known)
-    if unknown:
-        raise Trouble(f"{notebook.file} has no parameter {', '.join(sorted(unknown))}.",
-                      f"its parameters are {', '.join(sorted(known)) or 'none'}", "correct the name")
 
 
 def _plain(text: str) -> str:
@@ -163,7 +149,7 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None) -
     folder.mkdir(parents=True, exist_ok=True)
     started_at = time.time_ns() // 1_000_000
     results = []
-    missing = {name for name in bootstrap.missing_programs()}
+    missing = set(bootstrap.missing_programs())
     # One loop for all kernels: starting papermill anew for each notebook would cost seconds every time.
     asyncio.set_event_loop(asyncio.new_event_loop())
     for place, notebook in enumerate(chosen, 1):

@@ -293,8 +293,10 @@ def need(*names: str) -> None:
         check_room()
         check_ports(wanted)
         _start_supervisor()
-    starting = [name for name in wanted if _state(name) not in ("RUNNING", "STARTING")]
-    check_ports(starting)
+        starting = wanted
+    else:
+        starting = [name for name in wanted if _state(name) not in ("RUNNING", "STARTING")]
+        check_ports(starting)
     if "blog" in starting and not shutil.which("jekyll"):
         raise Missing("The blog needs Jekyll, which is not on this machine.", "notebook 01 builds and serves it for real",
                       bootstrap.install_command(["jekyll"]))
@@ -504,11 +506,13 @@ def port_user(port: int) -> str | None:
 
 def check_ports(names: list[str]) -> None:
     """Raise `Trouble` when a port of these servers is taken by somebody else."""
+    if not names:
+        return
     chosen = settings()
+    mine = {process.pid for process in _strays()}
     for name in names:
         if _state(name) in ("RUNNING", "STARTING"):
             continue
-        mine = {process.pid for process in _strays()}
         for key in SERVERS[name].ports:
             user = port_user(int(chosen[key]))
             if user and not any(user.endswith(f"pid {number}") for number in mine):

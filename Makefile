@@ -4,7 +4,7 @@ SHELL := bash
 PYTHON := $(shell if [ "$$CONDA_DEFAULT_ENV" = clickstream ]; then echo "$$CONDA_PREFIX/bin/python"; else echo .venv/bin/python; fi)
 CLICKLAB := $(PYTHON) -m clicklab
 
-.PHONY: help prepare prepare-further run lab up down status doctor check test test-drills figures readme lock clean
+.PHONY: help prepare prepare-further run run-all lab up down status doctor check test test-drills figures readme lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,10 @@ prepare-further:
 run: prepare  ## prepare this machine, start the pipeline, execute notebooks 00 to 05, print clicks hop by hop
 	@$(CLICKLAB) up
 	@$(CLICKLAB) run; status=$$?; echo "The pipeline is still up. Stop it with  make down"; exit $$status
+
+run-all: prepare-further  ## the same with the further notebooks, 06 to 08
+	@$(CLICKLAB) up
+	@$(CLICKLAB) run --all; status=$$?; echo "The pipeline is still up. Stop it with  make down"; exit $$status
 
 lab: up  ## open JupyterLab on the notebooks, with the pipeline running
 	@$(PYTHON) -m jupyter lab --ip 127.0.0.1 --port "$$($(CLICKLAB) setting LAB_PORT)" --ServerApp.root_dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -61,11 +61,12 @@ def doctor() -> None:
 
 @app.command()
 def run(numbers: Annotated[list[str] | None, typer.Argument(help="notebooks, two digits each; default 00 to 05")] = None,
+        further: Annotated[bool, typer.Option("--all", help="the further notebooks too")] = False,
         parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")] = None) -> None:
     """Execute notebooks in order with papermill; exit 1 when one fails, 3 when one could not be executed."""
     from clicklab import course
 
-    results = course.run(tuple(numbers or ()), dict(_parameter(text) for text in parameter or ()))
+    results = course.run(tuple(numbers or ()), dict(_parameter(text) for text in parameter or ()), further=further)
     sys.exit(course.exit_status(results))
 
 

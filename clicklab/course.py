@@ -119,19 +119,19 @@ def to_html(executed: Path) -> Path:
     return output
 
 
-def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None) -> list[Result]:
+def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *, further: bool = False) -> list[Result]:
     """Execute notebooks in order, show progress, end with the table of hops; stops at the first that fails.
 
     Parameters
     ----------
     numbers : iterable of str
-        Two digits each ("04"); default: 00 to 05.
+        Two digits each ("04"); default: the course, and with `further` all there are.
     parameters : dict
         Passed to the notebooks that have them. A name that none of them has is refused before anything runs.
     """
     import papermill
 
-    chosen = [n for n in manifest() if (n.number in numbers if numbers else not n.is_further)]
+    chosen = [n for n in manifest() if (n.number in numbers if numbers else further or not n.is_further)]
     if absent := set(numbers) - {n.number for n in chosen}:
         raise Trouble(f"There is no notebook {', '.join(sorted(absent))}.",
                       f"there are {', '.join(n.number for n in manifest())}", "correct the number")

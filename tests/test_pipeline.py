@@ -138,6 +138,9 @@ def test_up_refuses_topics_and_a_table_that_do_not_belong_together(second_state)
     shutil.rmtree(second_state / "hdfs")
     (aside / "hdfs").rename(second_state / "hdfs")
     servers.need("kafka", "namenode", "datanode")
+    if sys.platform == "linux":  # where a process shows its files
+        files = {file.path for process in servers.processes("kafka") for file in process.memory_maps()}
+        assert any(file.endswith("/kafka.jsa") for file in files), "the classes of the first start are not used again"
     admin = topics.admin()
     admin.delete_topics([topics.CONTROL])
     servers.wait_for("the topic to go", lambda: topics.CONTROL if topics.CONTROL in admin.list_topics() else "", 30)

@@ -3,8 +3,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON := $(shell if [ "$$CONDA_DEFAULT_ENV" = clickstream ]; then echo "$$CONDA_PREFIX/bin/python"; else echo .venv/bin/python; fi)
 CLICKLAB := $(PYTHON) -m clicklab
+# Each has a target of its own.
+NOT_IN_TEST := not drills and not order and not browsers
 
-.PHONY: help prepare prepare-further run run-all lab up down status doctor check test test-drills figures readme lock clean
+.PHONY: help prepare prepare-further run run-all lab up down status doctor check test test-drills test-order test-browsers figures readme lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -40,14 +42,20 @@ doctor: prepare  ## look at everything the course needs on this machine
 
 check: prepare-further  ## the checks that need no server, 90 s
 	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m pytest -m "not servers and not browser and not drills"
+	@$(PYTHON) -m pytest -m "not servers and not browser and $(NOT_IN_TEST)"
 
 test: prepare-further  ## everything, all notebooks included, on free ports and with its own data
 	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m pytest -m "not drills"
+	@$(PYTHON) -m pytest -m "$(NOT_IN_TEST)"
 
 test-drills: prepare-further  ## kill each server while clicks are produced, three times each
 	@$(PYTHON) -m pytest -m drills
+
+test-order: prepare-further  ## each notebook alone on empty state, each twice, and all in reverse
+	@$(PYTHON) -m pytest -m order
+
+test-browsers: prepare-further  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
+	@$(PYTHON) -m pytest -m browsers
 
 figures:  ## take the front page's figures from the notebooks last executed
 	@$(CLICKLAB) figures

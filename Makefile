@@ -63,8 +63,8 @@ figures:  ## take the front page's figures from the notebooks last executed
 readme:  ## write the generated parts of README.md again
 	@$(CLICKLAB) readme
 
-lock: prepare  ## write the requirements locks and the jar locks again
-	$(PYTHON) -m clicklab.bootstrap lock
+lock: prepare  ## write the requirements locks and the jar locks again (UPGRADE=1: with the newest packages)
+	$(PYTHON) -m clicklab.bootstrap lock $(if $(UPGRADE),--upgrade)
 
 clean:  ## stop the servers, remove .state and build (topics, table, ledger, executed notebooks)
 	@if [ -x $(PYTHON) ]; then $(CLICKLAB) clean; else rm -rf .state build; echo "removed .state/ and build/"; fi

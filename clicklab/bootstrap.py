@@ -3,8 +3,9 @@
 Standard library only, because it runs before the packages exist. A second run finds its stamps and does nothing.
 
     python3 clicklab/bootstrap.py prepare [--further]   everything; --further adds what the tests need
+    python3 clicklab/bootstrap.py install-command       what a person with the right to has to run for Jekyll and Chromium
     python  -m clicklab.bootstrap jars-folder | java    where the class paths and Java are (for compose/serve)
-    python  -m clicklab.bootstrap lock                  write all lock files again (make lock)
+    python  -m clicklab.bootstrap lock [--upgrade]      write all lock files again (make lock)
 """
 
 from __future__ import annotations
@@ -214,12 +215,16 @@ def fetch_jar(jar: dict, folder: Path, tries: int = 3) -> None:
     os.link(file, folder / file.name)
 
 
-def write_locks() -> None:
-    """Follow environment.yml, the groups of pyproject.toml and compose/jars/*/jgo.toml with new lock files (`make lock`)."""
+def write_locks(upgrade: bool) -> None:
+    """Follow environment.yml, the groups of pyproject.toml and compose/jars/*/jgo.toml with new lock files (`make lock`).
+
+    Packages that are locked stay at their versions unless a bound or `upgrade` moves them.
+    """
     import yaml
 
     compile_ = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
-                "--generate-hashes", "--no-emit-index-url", "--no-header", "--output-file"]
+                "--generate-hashes", "--no-emit-index-url", "--no-header",
+                *(["--upgrade"] if upgrade else []), "--output-file"]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     course = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
@@ -262,7 +267,9 @@ def missing_programs() -> list[str]:
 
 
 def install_command(missing: list[str]) -> str:
-    """The command that installs Jekyll or Chromium on this system, for messages."""
+    """The command that installs Jekyll or Chromium on this system; "true" where nothing is missing."""
+    if not missing:
+        return "true"
     if shutil.which("apt-get"):
         return "apt-get install -y --no-install-recommends " + " ".join(p for m in missing for p in SYSTEM_PACKAGES[m])
     jekyll = "gem install jekyll jekyll-paginate jekyll-seo-tag jekyll-archives jekyll-sitemap jekyll-include-cache"
@@ -316,7 +323,8 @@ if __name__ == "__main__":
         "prepare-java": prepare_java,
         "jars-folder": lambda: print(jars_folder()),
         "java": lambda: print(java()),
-        "lock": write_locks,
+        "install-command": lambda: print(install_command(missing_programs())),
+        "lock": lambda: write_locks("--upgrade" in sys.argv),
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)

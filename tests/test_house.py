@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -157,6 +159,28 @@ def test_the_contract_lists_its_required_fields():
     required = {field["field"] for field in events.connect_schema()["fields"] if not field["optional"]}
     assert required == {"path", "tag", "timestamp", "event_id", "event_name", "received_at", "corrected_at", "schema_version",
                         "request_id", "collector", "is_bot"}
+
+
+def workflow_commands() -> list[str]:
+    """What the repository's own workflows run, the choices of a matrix in place."""
+    commands = []
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            commands += [step["run"] for step in job["steps"] if "run" in step and "matrix." not in step["run"]]
+            commands += [choice["command"] for choice in job.get("strategy", {}).get("matrix", {}).get("include", [])]
+    return commands
+
+
+def test_the_workflows_run_make_targets_that_exist():
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+    called = {name for command in workflow_commands() for name in re.findall(r"\bmake ([a-z-]+)", command)}
+    assert {"test", "run-all", "test-drills", "test-order", "test-browsers", "lock"} <= called <= targets
+
+
+def test_a_security_linter_finds_nothing_in_the_workflows():
+    linter = Path(sys.executable).with_name("zizmor")
+    said = subprocess.run([linter, "--offline", "--no-progress", ROOT / ".github"], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
 
 
 def test_no_file_names_a_path_of_somebodys_machine():

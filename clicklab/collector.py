@@ -1,9 +1,16 @@
-"""Post clicks to the collector as `curl` would, and enter them into the ledger. Notebooks 02, 03 and 05 call it."""
+"""Post clicks to the collector as `curl` would and enter them into the ledger; run a handler as AWS does. For 02, 03, 05."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import requests
 from clickstream_ingest import events
 
-from clicklab import ledger, servers
+from clicklab import Trouble, ledger, servers
 
 RETRY_PAUSE_S = 0.5  # doubled at each try, up to
 LONGEST_PAUSE_S = 5
@@ -178,3 +187,173 @@ def slow_door(delay_s: float) -> Iterator[int]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()
+
+
+# --- The handler as AWS runs it --------------------------------------------------------------------------------------------
+
+INIT_TIMEOUT_S = 60  # AWS gives a function 10 s before its first request; a busy machine is no failure
+# Where awslambdaric is not to be had (it is made for Linux): the same conversation with the same stand-in.
+_OWN_CLIENT = """
+import http.client, importlib, json, os, sys
+module, name = sys.argv[1].rsplit(".", 1)
+handler = getattr(importlib.import_module(module), name)
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+while True:
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    given = api.getresponse()
+    number, event = given.headers["Lambda-Runtime-Aws-Request-Id"], json.loads(given.read())
+    api.request("POST", f"/2018-06-01/runtime/invocation/{number}/response", json.dumps(handler(event, None)))
+    api.getresponse().read()
+"""
+
+
+class Function:
+    """A handler in a process of its own under AWS's runtime client, as a Lambda runs it. Made by `function`.
+
+    Attributes
+    ----------
+    init_s : float
+        Seconds from the start of the process until it asked for its first event: what AWS calls Init Duration.
+    """
+
+    def __init__(self, handler: str, folder: Path | None, settings: dict[str, str], is_frozen_between: bool):
+        self._is_frozen_between = is_frozen_between
+        self._events: queue.Queue[dict] = queue.Queue()
+        self._answers: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._asked = threading.Event()
+        self._lock = threading.Lock()
+        self._log = tempfile.TemporaryFile()
+        self._api = ThreadingHTTPServer(("127.0.0.1", 0), self._runtime_api())
+        threading.Thread(target=self._api.serve_forever, daemon=True).start()
+        client = ["-m", "awslambdaric"]
+        if not importlib.util.find_spec("awslambdaric"):
+            print("awslambdaric is not here, so ten lines of ours ask for the events. "
+                  "On Linux, get it with  python3 clicklab/bootstrap.py prepare --further")
+            client = ["-c", _OWN_CLIENT]
+        paths = [str(folder)] if folder else []
+        started = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, *client, handler], stdout=self._log, stderr=subprocess.STDOUT,
+            env={**os.environ, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
+                 "AWS_LAMBDA_FUNCTION_NAME": "clickstream-ingest", "AWS_REGION": "ap-northeast-2",
+                 "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]), **settings})
+        try:
+            servers.wait_for(f"{handler} to start", self._not_started, INIT_TIMEOUT_S, quiet=True, every_s=0.005)
+        except BaseException:
+            self.end()
+            raise
+        self.init_s = time.monotonic() - started
+
+    def _not_started(self) -> str:
+        if not self._answers.empty():  # init/error
+            raise Trouble("The function does not start.", self._answers.get()[1]["errorMessage"], "correct the handler or its folder")
+        if self._process.poll() is not None:
+            raise Trouble("The function ended before its first event.", "\n      ".join(self.log()[-4:]), "correct the handler")
+        return "" if self._asked.is_set() else "it does not ask for events yet"
+
+    def _runtime_api(self) -> type[BaseHTTPRequestHandler]:
+        function = self
+
+        class RuntimeApi(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # headers and body in one flush: in two, each answer waits 40 ms for the kernel
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:  # …/invocation/next
+                with function._lock:
+                    function._asked.set()
+                    if function._is_frozen_between and function._events.empty():
+                        function.freeze()
+                event = function._events.get()
+                self.answer(200, json.dumps(event).encode(), {
+                    "Lambda-Runtime-Aws-Request-Id": (event.get("requestContext") or {}).get("requestId") or "1",
+                    "Lambda-Runtime-Deadline-Ms": str(int(time.time() * 1000) + 30_000)})
+
+            def do_POST(self) -> None:  # …/ID/response, …/ID/error, init/error
+                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.answer(202, b"", {})
+                function._answers.put((self.path.rsplit("/", 1)[1], told))
+
+            def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Type": "application/json", "Content-Length": len(body)}.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words: object) -> None:
+                """Say nothing: the function's own log is read."""
+
+        return RuntimeApi
+
+    def invoke(self, event: dict, timeout_s: float = 30) -> dict:
+        """Hand one event over and return the answer; the process is thawed for it.
+
+        Raises
+        ------
+        Trouble
+            The handler raised, the process is gone, or there was no answer in time.
+        """
+        with self._lock:
+            self._events.put(event)
+            self.thaw()
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(queue.Empty):
+                kind, told = self._answers.get(timeout=0.1)
+                if kind == "response":
+                    return told
+                raise Trouble("The handler raised an exception.", f"{told.get('errorType')}: {told.get('errorMessage')}",
+                              "read the function's log()")
+        raise Trouble("The function does not answer.", f"it {'ended' if self._process.poll() is not None else 'still works'} "
+                      f"after {timeout_s:.0f} s", "read the function's log()")
+
+    def freeze(self) -> None:
+        """Stop the process where it is, threads too, as AWS does after each answer."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def log(self) -> list[str]:
+        """The lines it has printed, which on AWS are in CloudWatch."""
+        file = self._log.fileno()
+        # pread: the process writes at the file's position, so reading must not move it.
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace").splitlines()
+
+    def end(self) -> None:
+        """Kill it without a word, as AWS does with a copy it has no more use for."""
+        self._process.kill()
+        self._process.wait()
+        self._api.shutdown()
+        self._api.server_close()
+
+
+@contextlib.contextmanager
+def function(handler: str = "lambda_function.lambda_handler", *, folder: Path | None = None, is_frozen_between: bool = True,
+             **settings: str) -> Iterator[Function]:
+    """Run a handler as AWS does: a process of its own under awslambdaric, frozen between requests, killed at the end.
+
+    Only the other side is played: a stand-in for the Lambda Runtime API, which gives out events and takes answers.
+
+    Parameters
+    ----------
+    handler : str
+        `module.function`, as in the Lambda's settings.
+    folder : path
+        Where the module is, when it is not in lambda_src.
+    is_frozen_between : bool
+        Whether the process is stopped from one answer to the next event. AWS always does.
+    settings : str
+        Environment variables of the function.
+
+    Raises
+    ------
+    Trouble
+        The handler cannot be imported, or does not ask for events in a minute.
+    """
+    made = Function(handler, folder, settings, is_frozen_between)
+    try:
+        yield made
+    finally:
+        made.end()

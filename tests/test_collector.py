@@ -1,4 +1,4 @@
-"""The collector judges requests alike at each of its doors: the bare handler and the development server over HTTP."""
+"""The collector judges requests alike at its three doors: bare, under AWS's runtime client, and over HTTP."""
 
 import base64
 import http.client
@@ -22,6 +22,8 @@ import seed_handler
 from clickstream_ingest import delivery, events, handler
 from lambda_function import lambda_handler
 
+from clicklab import Trouble, collector
+
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
@@ -42,7 +44,7 @@ uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[2]))])
 
 
 @contextmanager
-def serving(**settings):
+def serving(log=subprocess.DEVNULL, **settings):
     """Run the development server with these settings; yields a function that sends one request."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -51,7 +53,7 @@ def serving(**settings):
             [sys.executable, "-c", SERVE, LAMBDA_SRC, str(listening.fileno())],
             pass_fds=[listening.fileno()],
             env={**without_settings(os.environ), **settings},
-            stdout=subprocess.DEVNULL,
+            stdout=log,
         )
         try:
             yield lambda *request: send(listening.getsockname()[1], *request)
@@ -85,6 +87,11 @@ def call(event):
     )
 
 
+def under_aws(function, event):
+    answer = function.invoke(event, timeout_s=60)
+    return answer["statusCode"], {name.lower(): value for name, value in answer["headers"].items()}, answer.get("body", "")
+
+
 def gateway_event(body=None, *, method="POST", headers=None, is_base64=False):
     return {
         "headers": headers or {},
@@ -102,9 +109,22 @@ def sent(request):
 
 
 @pytest.fixture(scope="session")
-def over_http():
-    with serving(CLICK_SINK="log") as request:
+def http_log(tmp_path_factory):
+    return tmp_path_factory.mktemp("log") / "dev_server.log"
+
+
+@pytest.fixture(scope="session")
+def over_http(http_log):
+    with open(http_log, "ab") as log, serving(log, CLICK_SINK="log") as request:
         yield request
+
+
+@pytest.fixture(scope="session")
+def function():
+    """The handler under awslambdaric."""
+    settings = {"CLICK_SINK": "log", "COLLECTOR": "lambda", "ALLOWED_ORIGINS": ",".join(handler.ALLOWED_ORIGINS)}
+    with collector.function(**settings) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -140,22 +160,74 @@ def check(expected, status, headers, body):
         assert headers.get(name) == value
 
 
+def events_of(request):
+    """Return the events a gateway could make of a fixture: with its body as base64, and as text where it is one."""
+    event = gateway_event(method=request["method"], headers=request["headers"])
+    if "event" in request:
+        return [event | request["event"]]
+    body = sent(request)
+    made = [event | {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}]
+    if "body_base64" not in request:
+        made.append(event | {"body": body.decode() or None, "isBase64Encoded": False})
+    return made
+
+
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_the_handler_answers_text_and_base64_alike(request_):
-    body, method, headers = sent(request_), request_["method"], request_["headers"]
-    if "event" in request_:
-        bodies = [request_["event"]]
-    else:
-        bodies = [{"body": base64.b64encode(body).decode(), "isBase64Encoded": True}]
-        if "body_base64" not in request_:
-            bodies.append({"body": body.decode() or None, "isBase64Encoded": False})
-    for given_body in bodies:
-        check(request_["expect"], *call(gateway_event(method=method, headers=headers) | given_body))
+    for event in events_of(request_):
+        check(request_["expect"], *call(event))
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_the_handler_answers_alike_under_the_runtime_client_of_aws(function, request_):
+    for event in events_of(request_):
+        check(request_["expect"], *under_aws(function, event))
 
 
 @pytest.mark.parametrize("request_", [each for each in REQUESTS if "event" not in each.values[0]])
 def test_the_development_server_answers_like_the_handler(over_http, request_):
     check(request_["expect"], *over_http(request_["method"], "/ingest", sent(request_), request_["headers"]))
+
+
+DIFFER = {"received_at", "corrected_at", "request_id", "collector"}  # clocks, and who took it in
+
+
+def stored(lines, request):
+    """Return what the log kept of a request, less what cannot be the same twice."""
+    kept = []
+    for line in map(json.loads, lines):
+        if line["message"] in ("click", "rejected"):
+            record = {name: value for name, value in line[line["message"]].items() if name not in DIFFER}
+            if record["event_id"] and record["event_id"] not in sent(request).decode(errors="replace").lower():
+                record["event_id"] = "made here"
+            kept.append((line["message"], record))
+    return kept
+
+
+@pytest.mark.parametrize("request_", [each for each in REQUESTS if "event" not in each.values[0]])
+def test_the_three_doors_answer_and_store_the_same(request_, function, over_http, http_log, capsys):
+    headers = {"user-agent": "Mozilla/5.0 (doors)"} | request_["headers"]
+    event = gateway_event(method=request_["method"], headers=headers) | dict(
+        zip(("body", "isBase64Encoded"), dev_server.as_text(sent(request_), headers.get("content-type", "")), strict=True)
+    )
+    before_function, before_http = len(function.log()), http_log.stat().st_size
+    answers = [call(event), under_aws(function, event), over_http(request_["method"], "/ingest", sent(request_), headers)]
+    logs = [
+        capsys.readouterr().out.splitlines(),
+        function.log()[before_function:],
+        http_log.read_bytes()[before_http:].decode().splitlines(),
+    ]
+    bare, under_runtime, over_network = (
+        (status, body, stored(lines, request_)) for (status, _, body), lines in zip(answers, logs, strict=True)
+    )
+    assert bare == under_runtime == over_network
+    accepted = json.loads(bare[1] or "{}").get("accepted", int(bare[0] == 200))
+    assert [kind for kind, _ in bare[2]].count("click") == accepted
+
+
+def test_a_handler_that_cannot_be_imported_is_named():
+    with pytest.raises(Trouble, match="no_such_module"), collector.function("no_such_module.lambda_handler"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ TEXT_TYPES = ("text/", "application/json", "application/javascript", "applicatio
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    delivery.sink()  # a mistyped CLICK_SINK stops the server here and not each request
+    delivery.prepare()  # a mistyped setting stops the server here and not each request
     app.state.threads = CapacityLimiter(CONCURRENCY)
     yield
     delivery.close()
@@ -61,7 +61,7 @@ app.add_route("/ingest", ingest, methods=METHODS)
 async def health() -> dict[str, str]:
     """Say that this server answers, where clicks go, and whether the broker's port does."""
     state = {"status": "ok", "sink": delivery.sink()}
-    if state["sink"] == "kafka":
+    if state["sink"] != "log":
         state["broker"] = "reachable" if await is_broker_reachable() else "unreachable"
     return state
 

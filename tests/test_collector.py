@@ -89,7 +89,11 @@ def call(event):
 
 def under_aws(function, event):
     answer = function.invoke(event, timeout_s=60)
-    return answer["statusCode"], {name.lower(): value for name, value in answer["headers"].items()}, answer.get("body", "")
+    return (
+        answer["statusCode"],
+        {name.lower(): value for name, value in answer["headers"].items()},
+        answer.get("body", ""),
+    )
 
 
 def gateway_event(body=None, *, method="POST", headers=None, is_base64=False):
@@ -208,10 +212,18 @@ def stored(lines, request):
 def test_the_three_doors_answer_and_store_the_same(request_, function, over_http, http_log, capsys):
     headers = {"user-agent": "Mozilla/5.0 (doors)"} | request_["headers"]
     event = gateway_event(method=request_["method"], headers=headers) | dict(
-        zip(("body", "isBase64Encoded"), dev_server.as_text(sent(request_), headers.get("content-type", "")), strict=True)
+        zip(
+            ("body", "isBase64Encoded"),
+            dev_server.as_text(sent(request_), headers.get("content-type", "")),
+            strict=True,
+        )
     )
     before_function, before_http = len(function.log()), http_log.stat().st_size
-    answers = [call(event), under_aws(function, event), over_http(request_["method"], "/ingest", sent(request_), headers)]
+    answers = [
+        call(event),
+        under_aws(function, event),
+        over_http(request_["method"], "/ingest", sent(request_), headers),
+    ]
     logs = [
         capsys.readouterr().out.splitlines(),
         function.log()[before_function:],

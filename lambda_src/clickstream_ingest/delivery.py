@@ -1,20 +1,19 @@
 """Hands clicks on and returns only when they are kept: the broker has acknowledged each, or the log shows it.
 
-CLICK_SINK=log (the default) prints validated clicks; CLICK_SINK=kafka sends them to KAFKA_BOOTSTRAP_SERVERS and never
-logs what they hold.
+CLICK_SINK=log (the default) prints validated clicks. CLICK_SINK=kafka sends them to KAFKA_BOOTSTRAP_SERVERS with
+kafka-python, CLICK_SINK=kafka-confluent with confluent-kafka; neither logs what they hold. How they reach the brokers,
+`Security` says.
 """
 
-import logging
+import importlib
 import os
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
 from clickstream_ingest import events
 
@@ -24,20 +23,103 @@ BOOTSTRAP_SERVERS = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092").
 # The longest `send` takes. Below the function's time-out: a function that is stopped can not say 503.
 DELIVERY_TIMEOUT_MS = int(os.environ.get("DELIVERY_TIMEOUT_MS", "8000"))
 
-# At level DEBUG kafka-python logs each record with its value, and these are about people.
-logging.getLogger("kafka").setLevel(logging.WARNING)
+# The module of each client, imported only when it is chosen.
+CLIENTS = {"kafka": "with_kafka_python", "kafka-confluent": "with_confluent"}
+SINKS = ("log", *CLIENTS)
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM")
 
 
 class NotAcknowledged(Exception):
     """Some record may not be in its topic: the broker did not acknowledge it in time."""
 
 
+class Record(NamedTuple):
+    """What goes into a topic; `timestamp_ms` since 1970 UTC."""
+
+    topic: str
+    value: bytes
+    timestamp_ms: int
+    key: bytes | None = None
+    headers: list[tuple[str, bytes]] = []
+
+
+@dataclass(frozen=True)
+class Security:
+    """How to reach the brokers; the password is never shown."""
+
+    protocol: str = "PLAINTEXT"
+    mechanism: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None  # PEM; None trusts the authorities of the system, which have signed MSK's
+
+    @classmethod
+    def of_environment(cls) -> "Security":
+        """Read KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, _USERNAME, _PASSWORD and KAFKA_SSL_CAFILE.
+
+        Raises
+        ------
+        ValueError
+            They do not go together. Names the variable, never the password.
+        """
+        told = {name: os.environ.get(f"KAFKA_{name}") or None for name in (
+            "SECURITY_PROTOCOL", "SASL_MECHANISM", "SASL_USERNAME", "SASL_PASSWORD", "SSL_CAFILE")}  # fmt: skip
+        protocol, mechanism, username, password, ca_file = told.values()
+        protocol = protocol or "PLAINTEXT"
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"KAFKA_SECURITY_PROTOCOL is {protocol!r}. Choose one of {', '.join(PROTOCOLS)}.")
+        if protocol.startswith("SASL"):
+            if mechanism not in MECHANISMS:
+                raise ValueError(
+                    f"KAFKA_SASL_MECHANISM is {mechanism!r}. With {protocol}, choose one of {', '.join(MECHANISMS)}."
+                )
+            if mechanism == "AWS_MSK_IAM" and protocol != "SASL_SSL":
+                raise ValueError("KAFKA_SASL_MECHANISM=AWS_MSK_IAM needs KAFKA_SECURITY_PROTOCOL=SASL_SSL.")
+            if mechanism != "AWS_MSK_IAM" and not (username and password):
+                raise ValueError(f"{mechanism} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD.")
+        elif mechanism or username or password:
+            # Silently unencrypted and unknown is the worst of the possible readings.
+            raise ValueError(f"KAFKA_SASL_… is set, and KAFKA_SECURITY_PROTOCOL is {protocol}. Choose SASL_SSL.")
+        return cls(protocol, mechanism, username, password, ca_file)
+
+
+class Client(Protocol):
+    """A producer of one of the libraries, made once and used by all requests at once."""
+
+    is_spent: bool  # whether it has to be replaced: it will send nothing any more
+
+    def __init__(self, servers: list[str], timeout_ms: int, connect_ms: int, security: Security) -> None: ...
+
+    def send(self, records: list[Record], deadline: float) -> None:
+        """Return when the broker has each record; else raise NotAcknowledged, at `deadline` (monotonic, s) at the latest."""
+
+    def close(self) -> None: ...
+
+
 def sink() -> str:
-    """Return where clicks go: "log" or "kafka"."""
+    """Return where clicks go: one of `SINKS`."""
     chosen = os.environ.get("CLICK_SINK", "log")
-    if chosen not in ("log", "kafka"):
-        raise ValueError(f'CLICK_SINK is {chosen!r}. Choose "log" or "kafka".')
+    if chosen not in SINKS:
+        raise ValueError(f"CLICK_SINK is {chosen!r}. Choose one of {', '.join(SINKS)}.")
     return chosen
+
+
+def prepare() -> None:
+    """Import the chosen client and read its settings, before the first request waits for it.
+
+    Raises
+    ------
+    ValueError, ImportError
+        A setting is mistyped; the library is not installed.
+    """
+    if (chosen := sink()) != "log":
+        client_class(chosen)
+        Security.of_environment()
+
+
+def client_class(chosen: str) -> type[Client]:
+    return importlib.import_module(f"clickstream_ingest.{CLIENTS[chosen]}").Client
 
 
 def send(good: list[events.Click], bad: list[events.Rejected]) -> None:
@@ -49,13 +131,13 @@ def send(good: list[events.Click], bad: list[events.Rejected]) -> None:
         After DELIVERY_TIMEOUT_MS at the latest. Any of the records may be in its topic all the same.
     """
     kept = [row for row in bad if row.payload]
-    if sink() == "log":
+    if (chosen := sink()) == "log":
         for click in good:
             log("INFO", "click", click.request_id, click=click)
         for row in kept:
             log("WARNING", "rejected", row.request_id, rejected=row)
     elif good or kept:
-        _produce(good, kept)
+        _produce(chosen, [*map(_click_record, good), *map(_rejected_record, kept)])
 
 
 def log(level: str, message: str, request_id: str | None, **details: Any) -> None:
@@ -66,89 +148,64 @@ def log(level: str, message: str, request_id: str | None, **details: Any) -> Non
     sys.stdout.flush()
 
 
-_producer: KafkaProducer | None = None
+def _click_record(click: events.Click) -> Record:
+    return Record(CLICK_TOPIC, events.encode(click), click.received_at, events.key(click), events.headers(click))
+
+
+def _rejected_record(row: events.Rejected) -> Record:
+    return Record(REJECTED_TOPIC, msgspec.json.encode(row), row.received_at)
+
+
+_client: Client | None = None
 _changing = threading.Lock()
 
 
 def close() -> None:
     """Close the producer, for a server that stops. The next `send` makes a new one."""
-    if (producer := _producer) is not None:
-        _discard(producer)
+    if (client := _client) is not None:
+        _discard(client)
 
 
-def _produce(good: list[events.Click], bad: list[events.Rejected]) -> None:
+def _produce(chosen: str, records: list[Record]) -> None:
     deadline = time.monotonic() + DELIVERY_TIMEOUT_MS / 1000
+    client = _connected(chosen, deadline)
     try:
-        producer = _connected(deadline)
-        futures = [
-            producer.send(
-                CLICK_TOPIC,
-                events.encode(click),
-                key=events.key(click),
-                headers=events.headers(click),
-                timestamp_ms=click.received_at,
-            )
-            for click in good
-        ]
-        futures += [
-            producer.send(REJECTED_TOPIC, msgspec.json.encode(row), timestamp_ms=row.received_at) for row in bad
-        ]
-    except KafkaError as error:
-        raise NotAcknowledged(str(error)) from error
-    try:
-        # Each is asked: flush() returns quietly when a record has failed.
-        for future in futures:
-            future.get(timeout=max(0.0, deadline - time.monotonic()))
-    except KafkaError as error:
-        # A record that times out between two attempts leaves kafka-python 3.0.12 without a producer id for good: it
-        # sends nothing any more, even when the broker is back.
-        _discard(producer)
-        raise NotAcknowledged(str(error)) from error
+        client.send(records, deadline)
+    except NotAcknowledged:
+        if client.is_spent:
+            _discard(client)
+        raise
 
 
-def _connected(deadline: float) -> KafkaProducer:
+def _connected(chosen: str, deadline: float) -> Client:
     """Return the one producer, connecting it first when needed, until `deadline` (monotonic clock, s).
 
     It outlives the request, because connecting takes longer than all else together.
     """
-    global _producer
-    if (producer := _producer) is not None:  # read once: another request may discard it in between
-        return producer
+    global _client
+    if (client := _client) is not None:  # read once: another request may discard it in between
+        return client
     if not _changing.acquire(timeout=max(0.0, deadline - time.monotonic())):
         raise NotAcknowledged("another request is still trying to connect to Kafka")
     try:
-        if _producer is None:
-            _producer = KafkaProducer(
-                bootstrap_servers=BOOTSTRAP_SERVERS,
-                bootstrap_timeout_ms=max(1, int((deadline - time.monotonic()) * 1000)),
-                acks="all",
-                enable_idempotence=True,  # said, so that a setting against it is an error and not a silent no
-                metrics_enabled=False,  # nobody reads them, and they cost a sixth of a send
-                linger_ms=0,  # on Lambda, threads stop when the handler returns: nothing may wait for company
-                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-                request_timeout_ms=DELIVERY_TIMEOUT_MS // 2,
-                max_block_ms=DELIVERY_TIMEOUT_MS // 2,
-                reconnect_backoff_ms=50,
-                reconnect_backoff_max_ms=1000,  # the default, 30 s, is how long clicks are refused after an outage
-            )
-        return _producer
+        if _client is None:
+            connect_ms = max(1, int((deadline - time.monotonic()) * 1000))
+            security = Security.of_environment()
+            _client = client_class(chosen)(BOOTSTRAP_SERVERS, DELIVERY_TIMEOUT_MS, connect_ms, security)
+        return _client
     finally:
         _changing.release()
 
 
-def _discard(producer: KafkaProducer) -> None:
+def _discard(client: Client) -> None:
     """Stop a producer, so that the next `send` makes a new one. What it still holds fails in all waiting requests."""
-    global _producer
+    global _client
     if not _changing.acquire(blocking=False):
         return  # another request is replacing it, and waiting for that would make this answer late
     try:
-        if _producer is not producer:
+        if _client is not client:
             return
-        _producer = None
+        _client = None
     finally:
         _changing.release()
-    # close() would flush first, and give up without closing when it can not. There is no public way around that.
-    producer._sender.force_close()
-    producer._sender.join(timeout=1)
-    with suppress(KafkaError):
-        producer.close(timeout=0)
+    client.close()

@@ -259,6 +259,10 @@ class Function:
             wbufsize = -1  # headers and body in one flush: in two, each answer waits 40 ms for the kernel
             disable_nagle_algorithm = True
 
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # the process was killed
+                    super().handle()
+
             def do_GET(self) -> None:  # …/invocation/next
                 with function._lock:
                     function._asked.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -131,6 +132,27 @@ def drill(name: Annotated[str, typer.Argument(help="connect, kafka or namenode")
     from clicklab import faults
 
     faults.drill(name, clicks, seed)
+
+
+@app.command()
+def package(output: Annotated[Path | None, typer.Argument(help="default build/clickstream-ingest.zip")] = None) -> None:
+    """Build the zip that AWS Lambda runs; the same sources give the same bytes."""
+    from clicklab import aws
+
+    made = aws.package(output)
+    print(f"{made}  {made.stat().st_size:,} bytes, python{aws.PYTHON} on arm64, SHA-256 {aws.digest(made)}")
+
+
+@app.command()
+def replay(log_group: Annotated[str, typer.Option(help="CloudWatch log group, such as /aws/lambda/clickstream-ingest")],
+           since: Annotated[str | None, typer.Option(help="2026-11-01, or with a time; UTC unless it names a zone")] = None,
+           region: Annotated[str, typer.Option()] = "ap-northeast-2",
+           run: Annotated[str | None, typer.Option(help="the ledger's run and the checkpoint's name")] = None,
+           endpoint_url: Annotated[str | None, typer.Option(help="a stand-in for AWS")] = None) -> None:
+    """Bring the clicks that a log kept into the topic; running it again adds only what is new."""
+    from clicklab import replay
+
+    print(replay.from_log_group(log_group, since=replay.instant(since), region=region, run=run, endpoint=endpoint_url))
 
 
 @app.command()

@@ -227,8 +227,7 @@ class Function:
         threading.Thread(target=self._api.serve_forever, daemon=True).start()
         client = ["-m", "awslambdaric"]
         if not importlib.util.find_spec("awslambdaric"):
-            print("awslambdaric is not here, so ten lines of ours ask for the events. "
-                  "On Linux, get it with  python3 clicklab/bootstrap.py prepare --further")
+            print("AWS's runtime client is made for Linux only, so ten lines of ours ask for the events here.")
             client = ["-c", _OWN_CLIENT]
         paths = [str(folder)] if folder else []
         started = time.monotonic()

@@ -85,6 +85,15 @@ def setting(name: str) -> None:
 
 
 @app.command()
+def site() -> None:
+    """Build the executed course as a blog, into build/site."""
+    from clicklab import course
+
+    course.site()
+    print(f"built build/site/; the server blog shows it at {servers.url('blog')}")
+
+
+@app.command()
 def figures() -> None:
     """Take the front page's figures from the notebooks last executed."""
     from clicklab import readme
@@ -180,10 +189,9 @@ def clean() -> None:
 @app.command(hidden=True)
 def build_blog() -> None:
     """Build the demo blog into the state folder (compose/serve calls it)."""
-    from clicklab import blog
+    from clicklab import course
 
-    port = servers.setting("INGEST_PORT")
-    blog.build(servers.state_folder() / "blog", endpoint=f"{servers.url('ingest')}/ingest" if port != "8000" else None)
+    course.build_blog()
 
 
 @app.command(hidden=True)

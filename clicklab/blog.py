@@ -5,6 +5,7 @@ Its posts are the notebooks of this repository, so the blog that is measured tea
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -26,6 +27,7 @@ ROOT = bootstrap.ROOT
 JEKYLL_TIMEOUT_S = 120
 PAGE_TIMEOUT_S = 15
 FIRST_POST = date(2026, 1, 1)  # any fixed day: a post's date tells its number, not when it was written
+PICTURES = "assets/posts"  # of the posts, a folder each
 CHROMIUM_FLAGS = [
     "--disable-gpu",
     "--disable-quic",
@@ -39,13 +41,15 @@ CHROMIUM_FLAGS = [
 # --- Building ---------------------------------------------------------------------------------------------------------
 
 
-def assemble(destination: Path | str) -> Path:
+def assemble(destination: Path | str, executed: Path | None = None) -> Path:
     """Put together what Jekyll builds: the demo blog, the snippet, and a post for each notebook.
 
     Parameters
     ----------
     destination : path
         Replaced, if it is there.
+    executed : path
+        Folder of executed notebooks and their run.json: posts show what came out, and when. Default: posts without outputs.
 
     Returns
     -------
@@ -58,36 +62,72 @@ def assemble(destination: Path | str) -> Path:
     shutil.copytree(ROOT / "blog_snippet" / "_includes", destination / "_includes", dirs_exist_ok=True)
     posts = destination / "_posts"
     posts.mkdir(exist_ok=True)
+    run = json.loads((executed / "run.json").read_text()) if executed else {}
     for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         day = FIRST_POST + timedelta(days=int(notebook.name[:2]))
-        name = notebook.stem.replace("_", "-")
-        (posts / f"{day}-{name}.md").write_text(_post(notebook, day), encoding="utf-8")
+        name = _slug(notebook.stem)
+        if executed and (executed / notebook.name).exists():
+            notebook = executed / notebook.name
+        text, pictures = _post(notebook, day, _stamp(run, notebook.name[:2]))
+        (posts / f"{day}-{name}.md").write_text(text, encoding="utf-8")
+        for picture, data in pictures.items():
+            (destination / PICTURES / name).mkdir(parents=True, exist_ok=True)
+            (destination / PICTURES / name / picture).write_bytes(data)
     return destination
 
 
-def _post(notebook: Path, day: date) -> str:
+def _slug(stem: str) -> str:
+    return stem.replace("_", "-")
+
+
+def _stamp(run: dict[str, Any], number: str) -> str:
+    """When a notebook was executed and what was counted, as a line of Markdown; "" when it was not."""
+    if not (mine := run.get("notebooks", {}).get(number)):
+        return ""
+    counted = run["clicks"].get(number, {})
+    return f"*Executed {run['at']} in {mine['seconds']:.0f} s" + "".join(
+        f" · {clicks:,} {hop}" for hop, clicks in counted.items()) + "*"
+
+
+def _post(notebook: Path, day: date, stamp: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook as a post: its text, and the pictures that it shows by their file names."""
     import nbformat  # with nbconvert half a second; only building needs them
     from nbconvert import MarkdownExporter
 
     cells = nbformat.read(notebook, as_version=4)
     cells.metadata.setdefault("language_info", {"name": "python"})  # without it, which stripping may take, no colors
-    body, _ = MarkdownExporter().from_notebook_node(cells)
+    # From /posts/SLUG/ up to the blog's root, wherever that is served.
+    folder = f"../../{PICTURES}/{_slug(notebook.stem)}"
+    # Else each line that a cell printed as it went is a block of its own.
+    exporter = MarkdownExporter(preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"])
+    body, found = exporter.from_notebook_node(cells, resources={"output_files_dir": folder})
+    pictures = {Path(name).name: data for name, data in found["outputs"].items()}
+
+    def kept(match: re.Match) -> str:
+        """`charts.show` carries a figure inside its HTML; a page that holds ten of them would be slow to open."""
+        name = f"figure-{len(pictures) + 1}.png"
+        pictures[name] = base64.b64decode(match[1])
+        return f'src="{folder}/{name}"'
+
+    body = re.sub(r'src="data:image/png;base64,([^"]+)"', kept, body)
+    body = re.sub(r"\]\((\d\d_\w+)\.ipynb", lambda match: f"](../{_slug(match[1])}/", body)
     heading = re.search(r"^# +(.+)$", body, re.MULTILINE)
     title = heading[1] if heading else notebook.stem[3:].replace("_", " ").capitalize()
     if heading:
         body = body[: heading.start()] + body[heading.end() :]
-    body = body.strip()
+    body = f"{body.strip()}\n\n{stamp}"
     front_matter = {
         "title": _plain(title),
         "description": _plain(body.split("\n\n")[0]),
         "date": f"{day} 09:00:00 +0900",
         "categories": ["Data engineering", "Clickstream"],
         "tags": ["clickstream", "kafka", "hdfs"],
+        "lang": "en",
         "excerpt_separator": "",  # an excerpt would cut the body inside `raw`
     }
     # JSON is YAML, and quotes whatever a title holds.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front_matter.items()]
-    return "---\n" + "\n".join(lines) + f"\n---\n\n{liquid_raw(body)}\n"
+    return "---\n" + "\n".join(lines) + f"\n---\n\n{liquid_raw(body)}\n", pictures
 
 
 def _plain(markdown: str) -> str:
@@ -101,7 +141,8 @@ def liquid_raw(text: str) -> str:
     return "{% raw %}\n" + spelled_out + "\n{% endraw %}"
 
 
-def build(destination: Path | str, *, production: bool = False, endpoint: str | None = None) -> Path:
+def build(destination: Path | str, *, production: bool = False, endpoint: str | None = None,
+          executed: Path | None = None) -> Path:
     """Build the demo blog with the real Jekyll.
 
     Parameters
@@ -113,6 +154,8 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
     endpoint : str
         Where the pages report to. In production an https address, or None, which leaves the placeholder in;
         else None means the snippet's default, http://localhost:8000/ingest.
+    executed : path
+        As for `assemble`.
 
     Returns
     -------
@@ -134,7 +177,7 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
             bootstrap.install_command(["jekyll"]),
         )
     destination = Path(destination)
-    source, site = assemble(destination / "source"), destination / "site"
+    source, site = assemble(destination / "source", executed), destination / "site"
     shutil.rmtree(site, ignore_errors=True)
     command = [
         jekyll,

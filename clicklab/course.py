@@ -6,13 +6,16 @@ import asyncio
 import json
 import logging
 import os
+import platform
 import shutil
+import tempfile
 import time
 import tomllib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +176,9 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
             break
     show_table(results, started_at)
     write_record(results, started_at)
+    if not numbers and not missing & {"jekyll"} and exit_status(results) != 1:
+        site()
+        print(f"The course as a blog: {servers.url('blog')}, or build/site/")
     return results
 
 
@@ -239,10 +245,58 @@ def write_record(results: list[Result], started_at: int) -> None:
     """Write the run's figures to build/notebooks/run.json, for the README and the site."""
     record = {
         "at": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}",
+        "versions": versions(),
         "notebooks": {r.notebook.number: {"state": r.state, "seconds": round(r.seconds, 1)} for r in results},
         "clicks": hop_counts(started_at),
     }
     (build_folder() / "run.json").write_text(json.dumps(record, indent=1))
+
+
+def versions() -> dict[str, str]:
+    """Of what the course runs on: Python, the packages it teaches, and the servers' jars."""
+    found = {"python": platform.python_version()}
+    found |= {name: metadata.version(name) for name in ("kafka-python", "pandas", "matplotlib", "pyiceberg", "papermill")}
+    for lock in (servers.ROOT / "compose" / "jars").rglob("jgo.lock.toml"):
+        jars = {jar["artifactId"]: jar["version"] for jar in tomllib.loads(lock.read_text())["dependencies"]}
+        found |= {name: jars[name] for name in ("kafka_2.13", "hadoop-hdfs", "iceberg-kafka-connect") if name in jars}
+    return found
+
+
+def build_blog() -> Path:
+    """Build the demo blog into the state folder, where its server finds it; with what the notebooks last gave, if anything."""
+    from clicklab import blog
+
+    # Without a word from us the pages report to the series' address, port 8000.
+    endpoint = f"{servers.url('ingest')}/ingest" if servers.setting("INGEST_PORT") != "8000" else None
+    executed = build_folder() if (build_folder() / "run.json").exists() else None
+    return blog.build(servers.state_folder() / "blog", endpoint=endpoint, executed=executed)
+
+
+def site() -> Path:
+    """Build the executed course as a blog into build/site, with the run's figures beside it (run.json).
+
+    With INGEST_API_GATEWAY_URL in the environment it is built for publishing and reports there. Else it is the demo blog,
+    which the server `blog` shows from then on.
+
+    Raises
+    ------
+    Trouble
+        No notebook has been executed yet, or Jekyll failed. `Missing` without Jekyll.
+    """
+    from clicklab import blog
+
+    record, made = build_folder() / "run.json", servers.build_folder() / "site"
+    if not record.exists():
+        raise Trouble("There is nothing to build the site from.", "no notebook has been executed", "make run")
+    with tempfile.TemporaryDirectory() as folder:
+        if url := os.environ.get("INGEST_API_GATEWAY_URL"):
+            built = blog.build(folder, production=True, endpoint=url, executed=build_folder())
+        else:
+            built = build_blog()
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(built, made)
+    shutil.copy(record, made)
+    return made
 
 
 def exit_status(results: list[Result]) -> int:

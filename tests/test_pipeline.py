@@ -9,10 +9,12 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
 import psutil
 import pytest
 import requests
+from bs4 import BeautifulSoup
 from conftest import run_clicklab
 from test_collector import REQUESTS, check, sent
 
@@ -48,6 +50,24 @@ def test_the_course_leaves_executed_notebooks_and_pages(course_run):
         executed = servers.build_folder() / "notebooks" / notebook.file
         assert any(cell.get("outputs") for cell in json.loads(executed.read_text())["cells"])
         assert notebook.title in executed.with_suffix(".html").read_text()
+
+
+def test_the_course_leaves_a_blog_with_its_figures_and_no_dead_link(course_run):
+    site = servers.build_folder() / "site"
+    dead, pictures = set(), set()
+    for page in site.rglob("index.html"):
+        at = f"http://blog/{page.parent.relative_to(site).as_posix()}/"
+        for element in BeautifulSoup(page.read_text(), "html.parser").select("a[href], link[href], img[src], script[src]"):
+            wanted = urlsplit(urljoin(at, element.get("href") or element.get("src")))
+            file = site / unquote(wanted.path).lstrip("/")
+            if wanted.netloc == "blog" and not (file.is_file() or (file / "index.html").is_file()):
+                dead.add(f"{at} {wanted.path}")
+            if element.name == "img":
+                pictures.add(wanted.path)
+                assert element["alt"], f"{wanted.path} says nothing to those who cannot see it"
+    assert not dead
+    assert len(pictures) >= 15
+    assert json.loads((site / "run.json").read_text())["versions"]["kafka_2.13"]
 
 
 @pytest.mark.parametrize("notebook", course.manifest(), ids=lambda notebook: notebook.number)

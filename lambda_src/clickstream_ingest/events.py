@@ -111,6 +111,9 @@ _FROM_CLIENT = frozenset(FROM_CLIENT)
 _REQUIRED_IN_REQUEST = ("path", "tag", "timestamp")
 
 
+# JSON can spell half of an emoji ("\ud83d"), UTF-8 and Parquet can not.
+_HALF = "a string holds half of a surrogate pair"
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -255,8 +258,7 @@ def normalize(
     except msgspec.ValidationError as error:
         raise ContractError(str(error)) from error
     except UnicodeEncodeError as error:
-        # JSON can spell half of an emoji ("\ud83d"), UTF-8 and Parquet can not.
-        raise ContractError("a string holds half of a surrogate pair") from error
+        raise ContractError(_HALF) from error
     return made
 
 
@@ -453,6 +455,8 @@ def _instant(name: str, value: Any, now_ms: int) -> int:
             at = msgspec.convert(value, datetime)
         except msgspec.ValidationError as error:
             raise ContractError(f"{name}: {error}") from error
+        except UnicodeEncodeError as error:
+            raise ContractError(f"{name}: {_HALF}") from error
         if at.tzinfo is None:
             raise ContractError(f"{name}: say the zone, by Z or an offset")
         value = _milliseconds(at)

@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from clicklab import Missing, Trouble, servers
 
@@ -129,3 +130,47 @@ def client(service: str, *, endpoint: str | None = None, region: str | None = No
         raise Missing("AWS's client is not installed.", str(absent), "make prepare-further") from None
     made_up = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"} if endpoint else {}
     return boto3.Session(region_name=region or REGION, **made_up).client(service, endpoint_url=endpoint)
+
+
+# --- The Terraform files ---------------------------------------------------------------------------------------------------
+
+def configuration(folder: Path = TERRAFORM) -> dict[str, dict]:
+    """What the Terraform files declare: each thing's address, as references write it ("var.region", "aws_vpc.clicks") → its body."""
+    try:
+        import hcl2
+    except ImportError as absent:
+        raise Missing("The reader of Terraform's language is not installed.", str(absent), "make prepare-further") from None
+    declared: dict[str, dict] = {}
+    for path in sorted(folder.glob("*.tf")):
+        for kind, blocks in _plain(hcl2.loads(path.read_text())).items():
+            for block in blocks if kind != "__comments__" else []:
+                if kind in ("resource", "data"):
+                    [(of, named)] = block.items()
+                    [(name, body)] = named.items()
+                    declared[f"{'data.' if kind == 'data' else ''}{of}.{name}"] = body
+                elif kind == "locals":
+                    declared |= {f"local.{name}": {"value": value} for name, value in block.items() if not name.startswith("__")}
+                elif kind in ("variable", "output", "provider"):
+                    [(name, body)] = block.items()
+                    declared[f"{'var' if kind == 'variable' else kind}.{name}"] = body
+    return declared
+
+
+def planned() -> list[dict[str, str]]:
+    """The resources that the Terraform files would make, and when: a row each, `resource`, `name`, `made`."""
+    rows = []
+    for address, body in configuration().items():
+        if address.startswith("aws_"):
+            condition = str(body.get("count", body.get("for_each", "")))
+            made = "always" if not condition else "with msk" if "var.msk" in condition else "with a network or msk"
+            rows.append({"resource": address.split(".")[0], "name": address.split(".")[1], "made": made})
+    return sorted(rows, key=lambda row: row["made"])
+
+
+def _plain(value: Any) -> Any:
+    """hcl2's reading without the quotation marks that it keeps around strings and labels."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inside) for key, inside in value.items()}
+    if isinstance(value, list):
+        return [_plain(inside) for inside in value]
+    return value[1:-1] if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] == '"' else value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+import lark
 import pytest
 from conftest import run_clicklab
 
@@ -60,6 +63,154 @@ def test_the_zip_holds_the_handler_and_what_it_needs_for_arm64(zipped, tmp_path)
     ran = subprocess.run([sys.executable, "-I", "-c", call, str(Path(msgspec.__file__).parents[1]), str(tmp_path)],
                          capture_output=True, text=True, env={**os.environ, "CLICK_SINK": "log"})
     assert ran.stdout.splitlines()[-1:] == ["400"], ran.stderr
+
+
+# --- The Terraform files -----------------------------------------------------------------------------------------------
+
+SCHEMA = json.loads((Path(__file__).parent / "fixtures" / "aws_provider.json").read_text())["types"]
+OF_TERRAFORM = {"count", "for_each", "depends_on", "lifecycle", "provider", "dynamic"}
+
+
+def expressions(value: object) -> list[str]:
+    """All texts of a body in which a reference can stand."""
+    if isinstance(value, dict):
+        return [text for key, inside in value.items() if key not in ("description", "error_message", "__comments__")
+                for text in expressions(inside)]
+    return [text for inside in value for text in expressions(inside)] if isinstance(value, list) else [str(value)]
+
+
+def wrong_arguments(where: str, body: dict, arguments: dict[str, dict]) -> list[str]:
+    """Arguments that the provider does not have, and those it requires and does not get, blocks within blocks too."""
+    given = {name: inside for name, inside in body.items() if not name.startswith("__") and name not in OF_TERRAFORM}
+    for dynamic in body.get("dynamic", []):
+        given |= {name: inside["content"] for name, inside in dynamic.items() if not name.startswith("__")}
+    found = [f"{where}: the provider has no {name}" for name in given.keys() - arguments.keys()]
+    found += [f"{where}: {name} is required" for name, entry in arguments.items() if entry["required"] and name not in given]
+    for name, inside in given.items():
+        blocks = [block for block in inside if isinstance(block, dict) and "__is_block__" in block] if isinstance(inside, list) else []
+        if name in arguments and bool(blocks) != ("block" in arguments[name]):
+            found.append(f"{where}: {name} is {'no' if blocks else 'a'} block")
+        for block in blocks if name in arguments and "block" in arguments[name] else []:
+            found += wrong_arguments(f"{where}.{name}", block, arguments[name]["block"])
+    return found
+
+
+def faults(declared: dict[str, dict]) -> list[str]:
+    """What `terraform validate` would say about these files, as far as names go."""
+    found, used = [], set()
+    for address, body in declared.items():
+        kind = address.rsplit(".", 1)[0]
+        if "aws_" in kind:
+            if kind not in SCHEMA:
+                found.append(f"{address}: not in tests/fixtures/aws_provider.json; run tests/provider_schema.py")
+                continue
+            found += wrong_arguments(address, body, SCHEMA[kind]["arguments"])
+        for text in expressions(body):
+            for other in re.findall(r"\b(?:var|local)\.\w+", text):
+                used.update({other} - {address})
+                if other not in declared:
+                    found.append(f"{address}: there is no {other}")
+            for other, attribute in re.findall(r"\b((?:data\.)?aws_\w+\.\w+)(?:\[[^\]]*\])?(?:\.(\w+))?", text):
+                of = SCHEMA.get(other.rsplit(".", 1)[0], {"attributes": [], "arguments": {}})
+                if other not in declared:
+                    found.append(f"{address}: there is no {other}")
+                elif attribute and attribute not in {*of["attributes"], *of["arguments"]}:
+                    found.append(f"{address}: {other} has no {attribute}")
+    found += [f"{address} is not used" for address in declared if address.startswith(("var.", "local.")) and address not in used]
+    return found
+
+
+def test_the_terraform_files_name_what_the_provider_and_they_themselves_have():
+    declared = aws.configuration()
+    assert faults(declared) == []
+    assert len([address for address in declared if address.startswith("aws_")]) >= 15
+
+
+@pytest.mark.parametrize("file, old, new, says", [
+    pytest.param("main.tf", "retention_in_days", "retention_days", "no retention_days", id="an-argument-that-is-not"),
+    pytest.param("main.tf", "max_age ", "max_age_s ", "no max_age_s", id="an-argument-of-a-block"),
+    pytest.param("main.tf", '  protocol_type = "HTTP"\n', "", "protocol_type is required", id="a-required-argument"),
+    pytest.param("msk.tf", "      arn      = ", "", "", id="a-file-that-does-not-parse"),
+    pytest.param("msk.tf", "    arn      = aws_msk_configuration.clicks[0].arn\n", "", "arn is required", id="a-required-argument-of-a-block"),
+    pytest.param("main.tf", "aws_iam_role.ingest.arn", "aws_iam_role.ingests.arn", "no aws_iam_role.ingests", id="a-resource-that-is-not"),
+    pytest.param("main.tf", ".invoke_arn", ".invocation_arn", "no invocation_arn", id="an-attribute-that-is-not"),
+    pytest.param("main.tf", "var.memory_mb", "256", "var.memory_mb is not used", id="an-unused-variable"),
+    pytest.param("main.tf", "var.memory_mb", "var.memory", "no var.memory", id="a-variable-that-is-not"),
+])
+def test_a_mistake_in_the_terraform_files_is_found(tmp_path, file, old, new, says):
+    for path in aws.TERRAFORM.glob("*.tf"):
+        shutil.copy(path, tmp_path)
+    text = (tmp_path / file).read_text()
+    if not says:
+        text += "resource {"
+    (tmp_path / file).write_text(text.replace(old, new, 1) if says else text)
+    if says:
+        assert any(says in fault for fault in faults(aws.configuration(tmp_path)))
+    else:
+        with pytest.raises(lark.exceptions.LarkError):
+            aws.configuration(tmp_path)
+
+
+def test_each_variable_says_what_it_is_and_refuses_what_cannot_be():
+    variables = {address: body for address, body in aws.configuration().items() if address.startswith("var.")}
+    assert len(variables) == 13
+    for address, body in variables.items():
+        assert body["description"] and body["type"] and body["validation"][0]["error_message"], address
+
+
+def test_the_terraform_files_are_formatted():
+    attribute = re.compile(r"^( *)([\w\"-]+)( +)= (.*)$")
+    for path in [*aws.TERRAFORM.glob("*.tf"), aws.TERRAFORM / "terraform.tfvars.example"]:
+        group: list[tuple[str, str, str]] = []
+        for line in [*path.read_text().splitlines(), ""]:
+            assert "\t" not in line and line == line.rstrip() and (len(line) - len(line.lstrip())) % 2 == 0, f"{path.name}: {line!r}"
+            found = attribute.match(line)
+            whole = found and all(found[4].count(a) == found[4].count(b) for a, b in ("()", "[]", "{}"))
+            if group and (not whole or found[1] != group[0][0]):
+                longest = max(len(name) for _, name, _ in group)
+                assert all(len(name) + len(space) == longest + 1 for _, name, space in group), f"{path.name}: align = in {group}"
+                group = []
+            if whole:
+                group.append((found[1], found[2], found[3]))
+
+
+def test_the_terraform_files_agree_with_the_zip_and_the_series():
+    declared = aws.configuration()
+    function, region = declared["aws_lambda_function.ingest"], declared["var.region"]["default"]
+    assert (function["handler"], function["runtime"], function["architectures"]) == (aws.HANDLER, f"python{aws.PYTHON}", ["arm64"])
+    assert aws.PLATFORM.startswith("aarch64")
+    group = declared["aws_cloudwatch_log_group.ingest"]["name"].replace("${var.name}", declared["var.name"]["default"])
+    assert (group, region) == (aws.LOG_GROUP, aws.REGION)
+    assert declared["aws_apigatewayv2_route.ingest"]["route_key"] == "ANY /ingest"
+    assert declared["aws_apigatewayv2_stage.default"]["name"] == "$default"
+
+
+def test_the_terraform_files_allow_nothing_to_everybody_and_name_nobody():
+    text = "\n".join(path.read_text() for path in aws.TERRAFORM.iterdir() if path.is_file())
+    policies = [body["policy"] for address, body in aws.configuration().items() if address.startswith("aws_iam_role_policy.")]
+    assert len(policies) == 2
+    assert not [policy for policy in policies if re.search(r'(Action|Resource) = \[?"\*"|[a-z-]+:\*"\]?, Resource', policy)]
+    assert not re.search(r"\b\d{12}\b|AKIA|0\.0\.0\.0/0", text)
+    assert not re.search(r"allow_origins *= *\[", text), "only the blog's own origin"
+
+
+@pytest.mark.skipif(not shutil.which("terraform"), reason="terraform itself is not on this machine")
+def test_terraform_itself_formats_alike_and_judges_values(tmp_path):
+    def terraform(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["terraform", *words, "-no-color"], cwd=tmp_path, capture_output=True, text=True,
+                              env=os.environ | {"CHECKPOINT_DISABLE": "1"})
+
+    assert terraform("fmt", "-check", str(aws.TERRAFORM)).returncode == 0
+    # Without the provider only the variables can be judged: they need none.
+    shutil.copy(aws.TERRAFORM / "variables.tf", tmp_path)
+    shutil.copy(aws.TERRAFORM / "terraform.tfvars.example", tmp_path / "terraform.tfvars")
+    assert terraform("init").returncode == 0
+    assert terraform("plan").returncode == 0
+    for bad, says in (('allowed_origins=["https://example.github.io/"]', "without"), ("reserved_concurrency=0", "stops the collector"),
+                      ("timeout_s=30", "gives up after 30"), ("log_retention_days=31", "CloudWatch takes"),
+                      ('region="Seoul"', "ap-northeast-2"), ("msk={storage_gib=0}", "1 or more")):
+        refused = terraform("plan", "-var", bad)
+        assert refused.returncode == 1 and says in refused.stderr, f"{bad}: {refused.stderr}"
 
 
 # --- From CloudWatch to Kafka ------------------------------------------------------------------------------------------

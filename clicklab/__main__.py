@@ -135,12 +135,22 @@ def ledger() -> None:
 
 
 @app.command()
-def drill(name: Annotated[str, typer.Argument(help="connect, kafka or namenode")], clicks: int = 20_000,
-          seed: int = 1) -> None:
-    """Kill a server while clicks are produced, then count them."""
+def drill(name: Annotated[str | None, typer.Argument(help="of those that --list names")] = None, clicks: int = 20_000, seed: int = 1,
+          list_: Annotated[bool, typer.Option("--list", help="name the faults, what has to hold, and what cannot")] = False,
+          all_: Annotated[bool, typer.Option("--all", help="kill every server, in a seeded random order")] = False,
+          rounds: Annotated[int, typer.Option(help="with --all: how often each server is killed")] = 1) -> None:
+    """Break a server while clicks are produced, then count them."""
     from clicklab import faults
 
-    faults.drill(name, clicks, seed)
+    if list_:
+        for each, fault in faults.FAULTS.items():
+            print(f"{each:<18} {fault.how}\n{'':<18} has to hold: {fault.expected}")
+        for what, bound in faults.LIMITS.items():
+            print(f"{'cannot hold':<18} {what}: {bound}")
+    elif all_ or name:
+        faults.drill("everything" if all_ else name, clicks, seed, rounds)
+    else:
+        raise Trouble("Which drill?", "no name was given", "python -m clicklab drill --list")
 
 
 @app.command()

@@ -60,6 +60,11 @@ def tasks(name: str = SINK) -> list[tuple[str, str, str]]:
     return [(what, part["state"], part.get("trace", "").split("\n\tat ")[0]) for what, part in parts]
 
 
+def worker_of_task(name: str = SINK) -> str:
+    """`host:port` of the worker that has the connector's first task."""
+    return requests.get(f"{servers.url('connect')}/connectors/{name}/status", timeout=10).json()["tasks"][0]["worker_id"]
+
+
 def wait_for_tasks(name: str = SINK, timeout_s: float = 60) -> None:
     """Wait until a connector and at least one task of it say RUNNING."""
     def problem() -> str:

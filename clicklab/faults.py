@@ -1,76 +1,375 @@
-"""Kill a server while clicks are produced, then count them. `python -m clicklab drill`, and the tests, call it."""
+"""Break a server while clicks are produced, then count them. Notebook 06, `python -m clicklab drill` and the tests call it."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import signal
+import socket
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from clicklab import Trouble, collector, connect, landed, ledger, servers, topics, traffic
+import msgspec
+import pandas as pd
+import requests
+from clickstream_ingest import events
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-# What has to hold, said before the drill starts.
-EXPECTED = {
-    "connect": "supervisor starts Connect again, the sink goes on at its last commit; every click lands once",
-    "kafka": "the collector answers 503 while the broker is away and the clicks are sent again; a retry may write one twice",
-    "namenode": "the sink retries until the NameNode is back, or fails and the guard restarts it; every click lands once",
-    "datanode": "the sink fails, the guard restarts it when the DataNode is back; every click lands once",
-    "ingest": "clicks without an answer are sent again; a retry may write one twice",
-}
-PER_S = 1500
+from clicklab import Missing, Trouble, collector, connect, landed, ledger, servers, topics, traffic
+
+PER_S = 1500  # the fastest pace: the broker and HDFS need some of the processor too
+LEAD_S = 12  # production goes on for so long without a fault, before and after it together
 LANDING_TIMEOUT_S = 240  # a killed sink, an aborted transaction and a few commit intervals
+RUNNING = tuple(name for name in servers.SERVERS if name != "blog")
+COMMIT_KILLS = 3  # how often `connect-commit` kills, each at another moment of a commit
+PAUSE_S = (1, 8)  # between two kills of `everything`
 
 
-def drill(server: str, clicks: int, seed: int) -> dict[str, float]:
-    """Produce clicks over HTTP, kill a server with SIGKILL in the middle, and hold the ledger against the table.
+# --- One drill -----------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Drill:
+    """One time that clicks were produced while something broke.
+
+    Attributes
+    ----------
+    run : str
+        The ledger's run that holds its clicks.
+    dice : random.Random
+        Decides what is left to chance; made from the seed.
+    hit_at, over_at, usable_at : int
+        When the fault began, when it was over, when all servers did their job again and the sink's task ran; ms since 1970 UTC.
+    outcome : collector.Outcome
+        What became of the clicks that were posted.
+    rounds : int
+        How often `everything` kills each server.
+    """
+
+    run: str
+    dice: random.Random
+    rounds: int = 1
+    hit_at: int = 0
+    over_at: int = 0
+    usable_at: int = 0
+    outcome: collector.Outcome | None = None
+    poison: dict[tuple[int, int], str] = field(default_factory=dict)  # (Kafka partition, offset) → what was put there
+
+
+@contextlib.contextmanager
+def under_way(clicks: int, seed: int, lasts_s: float = 0) -> Iterator[Drill]:
+    """Produce clicks over HTTP; the block is the fault. It begins when some thousand clicks are acknowledged.
+
+    After the block it waits until every server does its job, the sink's task runs, and the last click is answered.
 
     Parameters
     ----------
-    server : str
-        One of `faults.EXPECTED`.
     clicks : int
-        Events to produce; the kill comes when between a third and two thirds of them are acknowledged.
+        Events to produce, at a pace that they last until after the fault.
     seed : int
-        Of the readers and of the moment of the kill.
+        Of the readers, of the moment at which the block begins, and of `Drill.dice`.
+    lasts_s : float
+        Seconds that the block will take.
+    """
+    if servers.IN_DOCKER:
+        raise Missing("Servers in containers cannot be hit from here.", "docker owns their processes",
+                      "make run-all on this machine without Docker, or break one by hand: docker compose kill -s KILL connect")
+    servers.need(*RUNNING)
+    connect.register()
+    drill = Drill(ledger.new_run("06"), random.Random(seed))
+    per_s = min(PER_S, clicks / (lasts_s + LEAD_S))
+    wanted = int(min(per_s * drill.dice.uniform(3, 6), clicks / 2))
+    with ThreadPoolExecutor(1) as pool:
+        posting = pool.submit(collector.post, traffic.readers(clicks, seed), drill.run, tries=15, per_s=per_s,
+                              user_agent=traffic.USER_AGENT)
+        wait_for_clicks(drill, wanted)
+        drill.hit_at = _now_ms()
+        yield drill
+        drill.over_at = _now_ms()
+        servers.wait_usable(*RUNNING)
+        connect.wait_for_tasks(timeout_s=LANDING_TIMEOUT_S)
+        drill.usable_at = _now_ms()
+        drill.outcome = posting.result()
+
+
+def drill(name: str, clicks: int, seed: int, rounds: int = 1) -> dict[str, float]:
+    """Do one fault of the table, say before what has to hold, and hold the ledger against topic and table.
+
+    Parameters
+    ----------
+    name : str
+        One of `faults.FAULTS`.
+    clicks, seed
+        As for `under_way`.
+    rounds : int
+        For `everything`: how often each server is killed.
 
     Returns
     -------
     dict
-        `usable_s` (kill to usable again) and `landed_s` (usable again to all landed), in seconds.
+        The figures of `recovery`.
 
     Raises
     ------
     LedgerError
         A click is lost, doubled, changed, or comes from nowhere.
     """
-    if server not in EXPECTED:
-        raise Trouble(f"There is no drill for {server}.", f"there are {', '.join(EXPECTED)}", "choose one of them")
-    servers.need("kafka", "namenode", "datanode", "connect", "ingest", "guard")
-    connect.register()
-    run = ledger.new_run("06")
-    kill_after = int(clicks * random.Random(seed).uniform(1 / 3, 2 / 3))
-    print(f"drill {server}: kill -9 after about {kill_after:,} of {clicks:,} clicks\nexpected: {EXPECTED[server]}", flush=True)
-    with ThreadPoolExecutor(1) as pool:
-        posting = pool.submit(collector.post, traffic.readers(clicks, seed), run, tries=12, per_s=PER_S,
-                              user_agent=traffic.USER_AGENT)
-        servers.wait_for("enough clicks", lambda: _still_missing(run, kill_after) if not posting.done() else "", 120, quiet=True)
-        before = servers.pid(server)
-        servers.send_signal(server, signal.SIGKILL)
-        killed = time.monotonic()
-        servers.wait_for(f"{server} to be started again", lambda: "still the old process" if servers.pid(server) == before else "",
-                         30, quiet=True)
-        servers.wait_usable(server)
-        usable = time.monotonic()
-        print(f"{server} was killed and is usable again after {usable - killed:.1f} s", flush=True)
-        print(posting.result(), flush=True)
-    ledger.check("the topic", run, topics.sightings)
-    ledger.check("the table", run, landed.sightings, timeout_s=LANDING_TIMEOUT_S)
-    landed_s = time.monotonic() - usable
+    if name not in FAULTS:
+        raise Trouble(f"There is no drill {name}.", f"there are {', '.join(FAULTS)}", "python -m clicklab drill --list")
+    fault = FAULTS[name]
+    print(f"drill {name}, seed {seed}, {clicks:,} clicks: {fault.how}\nexpected: {fault.expected}", flush=True)
+    with under_way(clicks, seed, fault.lasts_s * rounds) as now:
+        now.rounds = rounds
+        fault.hit(now)
+    print(now.outcome, flush=True)
+    ledger.check("the topic", now.run, topics.sightings)
+    ledger.check("the table", now.run, landed.sightings, timeout_s=LANDING_TIMEOUT_S)
     ledger.audit(LANDING_TIMEOUT_S)
-    print(f"drill {server}: the ledger holds; all landed {landed_s:.1f} s after the server was back", flush=True)
-    return {"usable_s": usable - killed, "landed_s": landed_s}
+    fault.after(now)
+    figures = recovery(now)
+    print(f"drill {name}: the ledger holds. " + " · ".join(f"{what} {seconds:.1f} s" for what, seconds in figures.items()), flush=True)
+    return figures
 
 
-def _still_missing(run: str, wanted: int) -> str:
-    there = len(ledger.open_run(run).acknowledged)
-    return "" if there >= wanted else f"{there:,} of {wanted:,} acknowledged"
+def wait_for_commit() -> None:
+    """Return at the moment when the sink's coordinator tells its tasks, over the control topic, that a commit begins."""
+    control = TopicPartition(topics.CONTROL, 0)
+    with KafkaConsumer(bootstrap_servers=servers.address("kafka")) as consumer:
+        before = consumer.end_offsets([control])[control]
+        servers.wait_for("a commit to begin", lambda: "" if consumer.end_offsets([control])[control] > before
+                         else "the control topic is still", LANDING_TIMEOUT_S, quiet=True, every_s=0.01)
+
+
+def wait_for_clicks(drill: Drill, more: int) -> None:
+    """Return when so many more clicks of a drill are acknowledged than when it is called."""
+    wanted = len(ledger.open_run(drill.run).acknowledged) + more
+
+    def still_missing() -> str:
+        there = len(ledger.open_run(drill.run).acknowledged)
+        return "" if there >= wanted else f"{there:,} of {wanted:,} acknowledged"
+
+    servers.wait_for("clicks under way", still_missing, 120, quiet=True)
+
+
+def timeline(drill: Drill) -> pd.DataFrame:
+    """When each click of a drill was `produced`, `acknowledged` and `landed`, in seconds from the fault's beginning.
+
+    Returns
+    -------
+    DataFrame, a row an event_id
+        NaT-free floats; NaN where a click did not get so far.
+    """
+    lines = ledger.open_run(drill.run).lines
+    first: dict[str, dict[str, int]] = {"produced": {}, "acknowledged": {}}
+    for line in lines:
+        hop = "produced" if line.state == "posted" else line.state
+        if hop in first:
+            first[hop].setdefault(line.event_id, line.at)
+    arrived = landed.arrivals(min(line.at for line in lines))
+    at_ms = pd.DataFrame(first)
+    at_ms["landed"] = arrived.drop_duplicates("event_id").set_index("event_id")["committed_ms"].reindex(at_ms.index)
+    return (at_ms - drill.hit_at) / 1000
+
+
+def recovery(drill: Drill) -> dict[str, float]:
+    """How long it took, in seconds: until all worked again, from then to the first snapshot, and to the last old click.
+
+    Returns
+    -------
+    dict
+        `usable after` (from the fault's end), `first snapshot after` (from then; the clicks' own, so 0 when all had landed
+        before), `clicks from before the fault landed after` (from then).
+    """
+    times = timeline(drill)
+    usable_s = (drill.usable_at - drill.hit_at) / 1000
+    later = times.loc[times["landed"] > usable_s, "landed"]
+    before = times.loc[times["acknowledged"] < 0, "landed"]
+    return {
+        "usable after": (drill.usable_at - drill.over_at) / 1000,
+        "first snapshot after": float(later.min() - usable_s) if len(later) else 0.0,
+        "clicks from before the fault landed after": max(0.0, float(before.max() - usable_s)) if len(before) else 0.0,
+    }
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+# --- What can be done to a server --------------------------------------------------------------------------------------------
+
+def _kill(*names: str) -> Callable[[Drill], None]:
+    def hit(drill: Drill) -> None:
+        for name in names:
+            servers.send_signal(name, signal.SIGKILL)
+    return hit
+
+
+def _terminate(name: str) -> Callable[[Drill], None]:
+    return lambda drill: servers.send_signal(name, signal.SIGTERM)
+
+
+def _hold(outage: Callable[[], contextlib.AbstractContextManager], seconds: float) -> Callable[[Drill], None]:
+    """An outage of a given length: here the time is the fault, so nothing else could be waited for."""
+    def hit(drill: Drill) -> None:
+        with outage():
+            time.sleep(seconds)
+    return hit
+
+
+@contextlib.contextmanager
+def _safe_mode() -> Iterator[None]:
+    servers.hdfs_admin("-safemode", "enter")
+    try:
+        yield
+    finally:
+        servers.hdfs_admin("-safemode", "leave")
+
+
+@contextlib.contextmanager
+def _full() -> Iterator[None]:
+    # One byte is less than is there already, so no new block fits.
+    landed.client().mkdirs(landed.WAREHOUSE)
+    servers.hdfs_admin("-setSpaceQuota", "1", landed.WAREHOUSE)
+    try:
+        yield
+    finally:
+        servers.hdfs_admin("-clrSpaceQuota", landed.WAREHOUSE)
+
+
+def _kill_around_commits(drill: Drill) -> None:
+    """Kill Connect at seeded moments of a commit: from the coordinator's word that it begins to well after its usual end."""
+    for _ in range(COMMIT_KILLS):
+        wait_for_commit()
+        pause_s = drill.dice.uniform(0, 0.6)
+        time.sleep(pause_s)
+        servers.send_signal("connect", signal.SIGKILL)
+        print(f"killed {pause_s * 1000:.0f} ms after a commit began", flush=True)
+        servers.wait_usable("connect")
+
+
+def _put_poison(drill: Drill) -> None:
+    """Put records on the topic that no collector would: each kind on each Kafka partition, between good clicks."""
+    click = events.normalize(traffic.readers(1, 0)[0], datetime.now(UTC), user_agent="a stranger")
+    without = {name: value for name, value in msgspec.to_builtins(click).items() if name != "received_at"}
+    kinds = {"bytes that are not JSON": b"\xff{not json", "a tombstone": None, "a required field missing": msgspec.json.encode(without)}
+    with KafkaProducer(bootstrap_servers=servers.address("kafka")) as stranger:
+        for kind, value in kinds.items():
+            for partition in range(topics.PARTITIONS[topics.CLICKS]):
+                place = stranger.send(topics.CLICKS, value, key=b"stranger", partition=partition).get(timeout=10)
+                drill.poison[place.partition, place.offset] = kind
+
+
+def _say_where_poison_went(drill: Drill) -> None:
+    """Each record but the tombstones is a dead letter with its reason, and good clicks behind it have landed."""
+    dead = connect.dead_letters(drill.hit_at)
+    rows = landed.sightings(drill.hit_at)
+    for (partition, offset), kind in drill.poison.items():
+        reason = dead.get((partition, offset), "")
+        if not reason and kind != "a tombstone":
+            raise Trouble(f"Partition {partition} offset {offset}, {kind}, is not among the dead letters.",
+                          "the sink skipped it without a sign", "look into .state/logs/connect.log")
+        behind = sum(s.partition == partition and s.offset > offset for s in rows)
+        print(f"partition {partition} offset {offset}, {kind}: {'dead letter, ' + reason[:80] if reason else 'skipped'}; "
+              f"{behind:,} clicks behind it landed", flush=True)
+
+
+def _kill_one_of_two_workers(drill: Drill) -> None:
+    """Start a second worker, kill the one that has the task, then end the second worker."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with open(servers.log_file("connect-second"), "ab") as log:
+        second = subprocess.Popen([servers.ROOT / "compose" / "serve", "connect"], stdout=log, stderr=log,
+                                  env=servers._environment() | {"CONNECT_PORT": port})
+    try:
+        servers.wait_for("a second worker", lambda: "" if requests.get(f"http://127.0.0.1:{port}/connectors", timeout=5).ok
+                         else "it joins its group", servers.START_TIMEOUT_S)
+        connect.wait_for_tasks(timeout_s=LANDING_TIMEOUT_S)
+        is_on_second = connect.worker_of_task().endswith(f":{port}")
+        print(f"the task is on the {'second' if is_on_second else 'first'} worker: that one is killed", flush=True)
+        if is_on_second:
+            os.kill(second.pid, signal.SIGKILL)
+        else:
+            servers.send_signal("connect", signal.SIGKILL)
+        servers.wait_usable("connect")
+        connect.wait_for_tasks(timeout_s=LANDING_TIMEOUT_S)
+    finally:
+        second.terminate()
+        second.wait(timeout=servers.STOP_TIMEOUT_S)
+
+
+def _kill_everything(drill: Drill) -> None:
+    """Kill every server in an order and at moments from the seed, also one that has not come back from the time before."""
+    for number in range(drill.rounds):
+        order = list(RUNNING)
+        drill.dice.shuffle(order)
+        print(f"round {number + 1} of {drill.rounds}: kill -9 of {', '.join(order)}", flush=True)
+        for name in order:
+            with contextlib.suppress(Trouble):  # between two lives: dead already
+                servers.send_signal(name, signal.SIGKILL)
+            time.sleep(drill.dice.uniform(*PAUSE_S))
+
+
+# --- The table of faults -------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Fault:
+    """One row: `hit` does it and returns when it is over, `expected` is said before, `after` looks at what is special to it."""
+
+    how: str
+    expected: str
+    hit: Callable[[Drill], None]
+    lasts_s: float = 0
+    after: Callable[[Drill], None] = lambda drill: None
+
+
+_AGAIN = "clicks without a yes are sent again; a retry may write one twice, one click each"
+FAULTS = {
+    "connect-kill": Fault("kill -9 of Connect while it writes files", "the sink goes on at its last commit; every click lands once",
+                          _kill("connect")),
+    "connect-commit": Fault(f"kill -9 of Connect around the commit instant, {COMMIT_KILLS} times",
+                            "a commit is there whole or not at all; an open transaction holds up landing for 12 s at most; every click "
+                            "lands once", _kill_around_commits, lasts_s=60),
+    "connect-term": Fault("SIGTERM to Connect", "the sink leaves its group and starts again; every click lands once", _terminate("connect")),
+    "connect-pause": Fault("SIGSTOP of Connect for 90 s, then SIGCONT",
+                           "its transaction is aborted meanwhile, so what it writes after waking up does not count: no zombie commit",
+                           _hold(lambda: servers.paused("connect"), 90), lasts_s=90),
+    "kafka-kill": Fault("kill -9 of the broker", f"the collector answers 503 while the broker is away; {_AGAIN}", _kill("kafka")),
+    "kafka-pause-10s": Fault("SIGSTOP of the broker for 10 s", f"requests wait or get a 503; {_AGAIN}",
+                             _hold(lambda: servers.paused("kafka"), 10), lasts_s=10),
+    "kafka-pause-60s": Fault("SIGSTOP of the broker for 60 s", f"the collector answers 503, no 200 without a record; {_AGAIN}",
+                             _hold(lambda: servers.paused("kafka"), 60), lasts_s=60),
+    "namenode-down-3s": Fault("kill -9 of the NameNode, down for 3 s", "the sink retries, or fails and the guard restarts it; every click "
+                              "lands once", _hold(lambda: servers.held_down("namenode"), 3), lasts_s=3),
+    "namenode-down-30s": Fault("kill -9 of the NameNode, down for 30 s", "the sink retries, or fails and the guard restarts it; every "
+                               "click lands once", _hold(lambda: servers.held_down("namenode"), 30), lasts_s=30),
+    "safe-mode": Fault("HDFS in safe mode, read only, for 60 s", "the sink fails, the guard restarts it until HDFS takes writes again; every "
+                       "click lands once", _hold(_safe_mode, 60), lasts_s=60),
+    "datanode-down-3s": Fault("kill -9 of the DataNode, down for 3 s", "the sink fails, the guard restarts it when the DataNode is back; "
+                              "every click lands once", _hold(lambda: servers.held_down("datanode"), 3), lasts_s=3),
+    "datanode-down-30s": Fault("kill -9 of the DataNode, down for 30 s", "the sink fails, the guard restarts it when the DataNode is back; "
+                               "every click lands once", _hold(lambda: servers.held_down("datanode"), 30), lasts_s=30),
+    "hdfs-full": Fault("HDFS full for 30 s (a space quota on the warehouse), then lifted", "nothing acknowledged is lost; it lands when "
+                       "there is room again", _hold(_full, 30), lasts_s=35),
+    "ingest-kill": Fault("kill -9 of the collector during posts", f"acknowledged means in the topic; {_AGAIN}", _kill("ingest")),
+    "ingest-pause": Fault("SIGSTOP of the collector for 30 s during posts", f"requests time out; {_AGAIN}",
+                          _hold(lambda: servers.paused("ingest"), 30), lasts_s=30),
+    "poison": Fault("a stranger puts bytes that are not JSON, tombstones and records without a required field on the topic",
+                    "dead letters with their reason, tombstones skipped; the partitions move on", _put_poison, after=_say_where_poison_went),
+    "two-workers": Fault("a second Connect worker; the one that has the task is killed", "the task moves; every click lands once",
+                         _kill_one_of_two_workers, lasts_s=60),
+    "everything": Fault("kill -9 of every server, in a random order and at random moments", "every acknowledged click lands once",
+                        _kill_everything, lasts_s=len(RUNNING) * sum(PAUSE_S) / 2),
+}
+
+# What this design cannot hold, the reason, and the most that can be lost.
+LIMITS = {
+    "the machine loses power": "Kafka acknowledges from the page cache, and there is one copy. Lost: what Linux has not written yet, "
+                               "about the last 35 s of clicks; and files that HDFS closed in that time. Three brokers on three machines hold it.",
+    "a disk dies": "topics and table have one copy each. Lost: what was on it. While the topic is whole, the table can be made from it again.",
+    "a browser never hears a yes and goes away": "its click may be there or not: the ledger calls it unknown, never lost.",
+}

@@ -18,7 +18,8 @@ from pyiceberg.table import StaticTable
 from clicklab import Trouble, servers
 from clicklab.topics import Sighting
 
-TABLE = "/warehouse/web/clickstream"
+WAREHOUSE = "/warehouse"
+TABLE = f"{WAREHOUSE}/web/clickstream"
 PLACE = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
 os.environ.setdefault("HADOOP_USER_NAME", "clickstream")
 
@@ -147,6 +148,28 @@ def clicks(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pd.DataFrame:
     frame = rows(read, since_ms).to_pandas()
     frame = frame.sort_values(["received_at", *PLACE[1:]]).drop_duplicates("event_id").reset_index(drop=True)
     return frame if wanted == ["*"] else frame[wanted]
+
+
+def arrivals(since_ms: int = 0) -> pd.DataFrame:
+    """When each row landed: `event_id`, and `committed_ms` of the snapshot that added its file (ms since 1970 UTC).
+
+    Parameters
+    ----------
+    since_ms : int
+        Only rows of snapshots committed at or after this instant; older files are not opened.
+    """
+    found, columns = table(), ["event_id", "committed_ms"]
+    if found is None:
+        return pd.DataFrame(columns=columns)
+    committed = {s.snapshot_id: s.timestamp_ms for s in found.snapshots() if s.timestamp_ms >= since_ms}
+    frames = []
+    for manifest in found.current_snapshot().manifests(found.io):
+        # Small manifests are merged into newer ones, and each entry keeps the snapshot that added its file.
+        for entry in manifest.fetch_manifest_entry(found.io) if manifest.added_snapshot_id in committed else []:
+            if entry.snapshot_id in committed:
+                rows = pd.read_parquet(entry.data_file.file_path, columns=["event_id"], filesystem=filesystem())
+                frames.append(rows.assign(committed_ms=committed[entry.snapshot_id]))
+    return pd.concat(frames).sort_values("committed_ms", ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def sightings(since_ms: int = 0) -> list[Sighting]:

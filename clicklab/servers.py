@@ -447,10 +447,44 @@ def _end(strays: list[psutil.Process]) -> None:
 # --- Faults: what notebook 06 and the drills do to a server -----------------------------------------------------------------
 
 def send_signal(name: str, number: signal.Signals) -> None:
-    """Send a signal to a server; after SIGKILL or SIGTERM supervisor starts it again at once."""
-    for process in processes(name):
+    """Send a signal to a server. After SIGKILL and SIGTERM it waits until the process is gone; supervisor starts it again at once.
+
+    Raises
+    ------
+    Trouble
+        The server does not run, or is still there after the time that supervisor gives it.
+    """
+    hit = processes(name)
+    if not hit:
+        raise Trouble(f"{name} does not run, so it cannot be hit.", f"supervisor says {_state(name)}", "make status")
+    for process in hit:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+    if number in (signal.SIGKILL, signal.SIGTERM):
+        _, alive = psutil.wait_procs(hit, timeout=STOP_TIMEOUT_S)
+        if alive:
+            raise Trouble(f"{name} is still there {STOP_TIMEOUT_S} s after {signal.Signals(number).name}.",
+                          f"pid {alive[0].pid} does not end", f"look into {log_file(name)}")
+
+
+@contextlib.contextmanager
+def paused(name: str) -> Iterator[None]:
+    """Freeze a server with SIGSTOP while the block runs: its connections stay open and nobody answers on them."""
+    send_signal(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send_signal(name, signal.SIGCONT)
+
+
+def hdfs_admin(*words: str) -> str:
+    """Run HDFS's own administration tool (`hdfs dfsadmin`), for what no client library does; returns what it prints."""
+    command = [bootstrap.java(), "-Xmx64m", "-cp", f"{bootstrap.jars_folder()}/hdfs/*", "org.apache.hadoop.hdfs.tools.DFSAdmin",
+               "-fs", f"hdfs://{address('namenode')}", *words]
+    ran = subprocess.run(command, env=os.environ | {"HADOOP_USER_NAME": "clickstream"}, capture_output=True, text=True, timeout=60)
+    if ran.returncode:
+        raise Trouble(f"hdfs dfsadmin {' '.join(words)} fails.", (ran.stderr or ran.stdout).strip()[-300:], "make status")
+    return ran.stdout
 
 
 @contextlib.contextmanager

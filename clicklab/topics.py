@@ -22,10 +22,11 @@ PARTITIONS = {CLICKS: 3, REJECTED: 1, DEAD_LETTERS: 1, CONTROL: 1}
 # The table is rebuilt from the topic when it has to be, and history carries old timestamps: keep all clicks.
 KEPT_FOREVER = {"retention.ms": "-1"}
 READ_TIMEOUT_S = 60
+REQUIRED = tuple(field["field"] for field in events.connect_schema()["fields"] if not field["optional"])
 
 
 class Sighting(NamedTuple):
-    """One record seen at a hop. `event_id` is empty when the record is no click (a tombstone, or not JSON)."""
+    """One record seen at a hop. `event_id` is empty when the record is no click: a tombstone, not JSON, a required field missing."""
 
     event_id: str
     partition: int
@@ -140,16 +141,22 @@ def decoded(value: bytes | None) -> dict:
     return click if isinstance(click, dict) else {}
 
 
+def _click(record: Record) -> dict:
+    """A record's click; {} when it is none: a tombstone, not JSON, a required field missing."""
+    click = decoded(record.value)
+    return {} if any(click.get(name) is None for name in REQUIRED) else click
+
+
 def clicks(since_ms: int = 0) -> list[dict]:
-    """The clicks in the topic as dicts, in the order of their Kafka partitions and offsets."""
-    return [click for record in records(CLICKS, since_ms) if (click := decoded(record.value))]
+    """The clicks in the topic as dicts, in the order of their Kafka partitions and offsets; what is no click is left out."""
+    return [click for record in records(CLICKS, since_ms) if (click := _click(record))]
 
 
 def sightings(since_ms: int = 0) -> list[Sighting]:
     """What the ledger compares: id, place and fingerprint of each record of `clickstream`."""
     found = []
     for record in records(CLICKS, since_ms):
-        click = decoded(record.value)
+        click = _click(record)
         found.append(Sighting(str(click.get("event_id", "")), record.partition, record.offset,
                               events.fingerprint(click) if click else ""))
     return found

@@ -1,4 +1,4 @@
-"""The whole way with real servers: the course, each notebook alone, bad input, kills, and what has to be refused."""
+"""The whole way with real servers: the course, each notebook alone, bad input, and what has to be refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from conftest import run_clicklab
 from test_collector import REQUESTS, check, sent
 
-from clicklab import Trouble, bootstrap, collector, connect, course, faults, landed, ledger, servers, topics, traffic
+from clicklab import Trouble, bootstrap, collector, connect, course, landed, ledger, servers, topics, traffic
 
 pytestmark = pytest.mark.servers
 HOPS = ("acknowledged", "in topic", "landed")
@@ -107,18 +107,6 @@ def test_everything_listens_on_this_machine_only(pipeline):
     listening = [c.laddr for p in owned for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert len(listening) >= 8
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-
-
-@pytest.mark.parametrize("server", ["connect", "kafka", "namenode"])
-def test_a_server_killed_while_clicks_are_produced_loses_and_doubles_nothing(pipeline, server):
-    faults.drill(server, clicks=20_000, seed=1)
-
-
-@pytest.mark.drills
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("server", list(faults.EXPECTED))
-def test_each_server_killed_three_times_loses_and_doubles_nothing(pipeline, server, seed):
-    faults.drill(server, clicks=20_000, seed=seed)
 
 
 def test_the_topic_is_the_table_after_all_that(pipeline, capsys):

@@ -205,7 +205,8 @@ def hop_counts(started_at: int) -> dict[str, dict[str, int]]:
     for run_ in sorted(recent, key=lambda run: not run.name[:2].isdigit()):
         row = counts.setdefault(run_.name[:2] if run_.name[:2].isdigit() else run_.name,
                                 {"posted": 0, "acknowledged": 0, "in topic": 0, "landed": 0})
-        posted = {line.event_id for line in run_.lines if line.at >= started_at and line.state == "posted"} - told
+        # History is noted as posted at its simulated time, so what was acknowledged just now counts as well.
+        posted = {line.event_id for line in run_.lines if line.at >= started_at and line.state in ("posted", "acknowledged")} - told
         mine = posted & run_.acknowledged
         told |= posted
         row["posted"] += len(posted)

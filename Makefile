@@ -6,7 +6,7 @@ CLICKLAB := $(PYTHON) -m clicklab
 # Each has a target of its own.
 NOT_IN_TEST := not drills and not order and not browsers
 
-.PHONY: help prepare prepare-further run run-all lab up down status doctor check test test-drills test-order test-browsers site figures readme lock clean
+.PHONY: help prepare prepare-further prepare-browsers run run-all lab up down status doctor check test test-drills test-order test-browsers site figures readme lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,9 @@ prepare:
 
 prepare-further:
 	@python3 clicklab/bootstrap.py prepare --further
+
+prepare-browsers:
+	@python3 clicklab/bootstrap.py prepare --further --browsers
 
 run: prepare  ## prepare this machine, start the pipeline, execute notebooks 00 to 05, print clicks hop by hop
 	@$(CLICKLAB) up
@@ -54,7 +57,7 @@ test-drills: prepare-further  ## kill each server while clicks are produced, thr
 test-order: prepare-further  ## each notebook alone on empty state, each twice, and all in reverse
 	@$(PYTHON) -m pytest -m order
 
-test-browsers: prepare-further  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
+test-browsers: prepare-browsers  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
 	@$(PYTHON) -m pytest -m browsers
 
 site: prepare  ## build the executed course as a blog, into build/site

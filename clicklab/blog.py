@@ -283,8 +283,6 @@ def browser(**options: Any) -> Iterator[Any]:
     Missing
         There is no Chromium or Chrome on this machine.
     """
-    from playwright.sync_api import sync_playwright
-
     program = bootstrap.chromium()
     if program is None:
         raise Missing(
@@ -295,14 +293,21 @@ def browser(**options: Any) -> Iterator[Any]:
     flags = [*CHROMIUM_FLAGS, *options.pop("args", [])]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")
+    with launched("chromium", executable_path=program, args=flags, **options) as chromium:
+        yield chromium
+
+
+@contextlib.contextmanager
+def launched(kind: str, **options: Any) -> Iterator[Any]:
+    """Start Playwright's browser of a kind (`chromium`, `firefox`), with the options of its `launch`; stop it at the end."""
+    from playwright.sync_api import sync_playwright
+
     with ThreadPoolExecutor(1, "playwright") as thread:
         playwright = thread.submit(lambda: sync_playwright().start()).result()
         try:
-            chromium = thread.submit(
-                playwright.chromium.launch, executable_path=program, args=flags, **options
-            ).result()
-            yield _Held(thread, chromium)
-            thread.submit(chromium.close).result()
+            started = thread.submit(getattr(playwright, kind).launch, **options).result()
+            yield _Held(thread, started)
+            thread.submit(started.close).result()
         finally:
             thread.submit(playwright.stop).result()
 
@@ -412,6 +417,9 @@ def visit(
     seed: int = 1,
     *,
     leaving: float = 0.5,
+    readers: int = 1,
+    script: str = "",
+    using: Any = None,
     progress: Callable[[int, int], None] | None = None,
     timeout_s: float = 30,
 ) -> Visit:
@@ -427,6 +435,12 @@ def visit(
         The same seed makes the same clicks.
     leaving : float
         Share of clicks, 0 to 1, on links that make the page go away.
+    readers : int
+        How many readers take turns, each with a fresh profile and so with connections of his own.
+    script : str
+        JavaScript that runs in each page before its own.
+    using : browser
+        One that `browser` or `launched` gave; the default starts a Chromium.
     progress : callable
         Called with the clicks made and the clicks asked for, after each; the default prints one line at the end.
     timeout_s : float
@@ -443,27 +457,34 @@ def visit(
     plan = [index < round(clicks * leaving) for index in range(clicks)]
     choose.shuffle(plan)
     done = Visit()
-    with browser() as chromium:
-        context = chromium.new_context(
-            viewport={"width": 1100, "height": 800}, locale="ko-KR", timezone_id="Asia/Seoul"
-        )
-        context.set_default_timeout(PAGE_TIMEOUT_S * 1000)
-        context.on("request", lambda request: done.events.extend(_events_of(request)))
-        page = context.new_page()
-        try:
-            page.goto(url, wait_until="load")
-        except Error as error:
-            raise Trouble(f"The blog does not answer at {url}.", error.message.splitlines()[0], "make up") from error
-        if not page.evaluate("window.clickstream"):
-            raise Trouble(f"The pages at {url} report to nowhere.", "they were built without an endpoint", "make up")
+    with contextlib.nullcontext(using) if using else browser() as chosen:
+        pages = []
+        for _ in range(readers):
+            context = chosen.new_context(
+                viewport={"width": 1100, "height": 800}, locale="ko-KR", timezone_id="Asia/Seoul"
+            )
+            context.set_default_timeout(PAGE_TIMEOUT_S * 1000)
+            context.on("request", lambda request: done.events.extend(_events_of(request)))
+            context.add_init_script(script)
+            page = context.new_page()
+            try:
+                page.goto(url, wait_until="load")
+            except Error as error:
+                raise Trouble(f"The blog does not answer at {url}.", error.message.splitlines()[0], "make up") from error
+            if not page.evaluate("window.clickstream"):
+                raise Trouble(f"The pages at {url} report to nowhere.", "they were built without an endpoint", "make up")
+            pages.append(page)
         for made, leaves in enumerate(plan, start=1):
+            page = pages[made % readers]
             path = unquote(urlsplit(page.url).path)
             targets = [one for one in (LEAVING if leaves else STAYING) if one.page in (None, path)]
             done.clicks.append(_click(page, path, choose.choice(targets), choose))
             if progress:
                 progress(made, clicks)
-        done.unsent = _settle(page, timeout_s)
-        page.goto("about:blank")  # the last page says goodbye
+        done.unsent = sum(_settle(page, timeout_s) for page in pages)
+        for page in pages:
+            page.goto("about:blank")  # the last page says goodbye
+            page.context.close()
     if not progress:
         print(done)
     return done

@@ -2,7 +2,8 @@
 
 Standard library only, because it runs before the packages exist. A second run finds its stamps and does nothing.
 
-    python3 clicklab/bootstrap.py prepare [--further]   everything; --further adds what the tests need
+    python3 clicklab/bootstrap.py prepare [--further] [--browsers]   everything; --further adds what the tests need,
+                                                        --browsers Firefox for make test-browsers
     python3 clicklab/bootstrap.py install-command       what a person with the right to has to run for Jekyll and Chromium
     python  -m clicklab.bootstrap jars-folder | java    where the class paths and Java are (for compose/serve)
     python  -m clicklab.bootstrap lock [--upgrade]      write all lock files again (make lock)
@@ -33,6 +34,7 @@ SYSTEM_PACKAGES = {
     "jekyll": ["jekyll", "ruby-jekyll-paginate", "ruby-jekyll-seo-tag", "ruby-jekyll-archives", "ruby-jekyll-sitemap",
                "ruby-jekyll-include-cache"],
     "chromium": ["chromium", "libatomic1", "fonts-nanum"],
+    "firefox": ["firefox-esr"],
 }
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -262,8 +264,14 @@ def chromium() -> str | None:
     return found[-1] if found else None
 
 
-def missing_programs() -> list[str]:
-    return [name for name, found in (("jekyll", shutil.which("jekyll")), ("chromium", chromium())) if not found]
+def firefox() -> str | None:
+    """The path of the machine's own Firefox; None without one."""
+    return shutil.which("firefox-esr") or shutil.which("firefox")
+
+
+def missing_programs(wanted: tuple[str, ...] = ("jekyll", "chromium")) -> list[str]:
+    find = {"jekyll": lambda: shutil.which("jekyll"), "chromium": chromium, "firefox": firefox}
+    return [name for name in wanted if not find[name]()]
 
 
 def install_command(missing: list[str]) -> str:
@@ -275,13 +283,14 @@ def install_command(missing: list[str]) -> str:
     jekyll = "gem install jekyll jekyll-paginate jekyll-seo-tag jekyll-archives jekyll-sitemap jekyll-include-cache"
     if shutil.which("brew"):
         jekyll = f"brew install ruby && {jekyll}"
-    commands = {"jekyll": jekyll, "chromium": ".venv/bin/playwright install chromium"}
+    commands = {"jekyll": jekyll, "chromium": ".venv/bin/playwright install chromium",
+                "firefox": "brew install --cask firefox" if shutil.which("brew") else "install Firefox from mozilla.org"}
     return " && ".join(commands[m] for m in missing)
 
 
-def install_system_programs() -> None:
-    """Install Jekyll and Chromium where we may (Debian as root, not refused); elsewhere say the command and go on."""
-    missing = missing_programs()
+def install_system_programs(wanted: tuple[str, ...]) -> None:
+    """Install what is missing where we may (Debian as root, not refused); elsewhere say the command and go on."""
+    missing = missing_programs(wanted)
     if not missing:
         return
     command = install_command(missing)
@@ -289,7 +298,8 @@ def install_system_programs() -> None:
     if may and sys.stdin.isatty():
         may = input(f"system     {' and '.join(missing)} missing. Run: {command} ? [Y/n] ").strip().lower() in ("", "y", "yes")
     if not may:
-        say(f"system     {' and '.join(missing)} not on this machine: notebook 01 cannot be executed without. To install:\n"
+        without = "the tests in Firefox" if missing == ["firefox"] else "notebook 01"
+        say(f"system     {' and '.join(missing)} not on this machine: {without} cannot be executed without. To install:\n"
             f"           {command}")
         return
     started = time.monotonic()
@@ -304,7 +314,7 @@ def install_system_programs() -> None:
         say(f"system     installed in {time.monotonic() - started:.0f} s")
 
 
-def prepare(further: bool) -> None:
+def prepare(further: bool, browsers: bool) -> None:
     """Everything `make run` needs, in the order in which it is needed."""
     if platform.system() == "Windows":
         stop("Windows needs Docker for this course.", "supervisor and the shell scripts run on Linux and macOS.",
@@ -312,14 +322,14 @@ def prepare(further: bool) -> None:
     python = make_environment(further)
     # In the new environment, where jgo is; the system's packages install meanwhile.
     jars = subprocess.Popen([python, "-m", "clicklab.bootstrap", "prepare-java"], cwd=ROOT)
-    install_system_programs()
+    install_system_programs(("jekyll", "chromium", *(["firefox"] if browsers else [])))
     if jars.wait():
         sys.exit(jars.returncode)
 
 
 if __name__ == "__main__":
     commands = {
-        "prepare": lambda: prepare("--further" in sys.argv),
+        "prepare": lambda: prepare("--further" in sys.argv, "--browsers" in sys.argv),
         "prepare-java": prepare_java,
         "jars-folder": lambda: print(jars_folder()),
         "java": lambda: print(java()),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["browsers"]
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = [line.split("=")[0] for line in (ROOT / "compose" / "defaults.env").read_text().splitlines() if "_PORT=" in line]
 

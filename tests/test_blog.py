@@ -15,8 +15,8 @@ import psutil
 import pytest
 import requests
 import yaml
+from browsers import WAIT_S, assert_each_once_and_no_gaps, clicks, ids, serve
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from test_snippet import WAIT_S, Collector, assert_each_once_and_no_gaps, clicks, ids, serve
 
 from clicklab import Missing, Trouble, blog, bootstrap
 
@@ -38,23 +38,6 @@ def repository(tmp_path, monkeypatch):
 
 def write_notebook(root, name, *cells):
     nbformat.write(new_notebook(cells=list(cells)), root / "notebooks" / name)
-
-
-@pytest.fixture(scope="module")
-def collector():
-    collector = Collector()
-    yield collector
-    collector.stop()
-
-
-@pytest.fixture(scope="module")
-def built(collector, tmp_path_factory):
-    return blog.build(tmp_path_factory.mktemp("blog"), endpoint=collector.url)
-
-
-@pytest.fixture(scope="module")
-def url(built):
-    return serve(built)
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
@@ -123,9 +106,9 @@ def test_machine_without_jekyll_or_chromium_is_told_how_to_get_them(tmp_path, mo
     assert "jekyll" in missing.value.next
 
 
-def test_jekyll_serves_what_was_built(built):
+def test_jekyll_serves_what_was_built(site):
     """The command of `compose/serve blog`."""
-    source = built.parent / "source"
+    source = site.parent / "source"
     server = subprocess.Popen(
         [
             "jekyll",
@@ -133,7 +116,7 @@ def test_jekyll_serves_what_was_built(built):
             "--source",
             source,
             "--destination",
-            built,
+            site,
             "--config",
             source / "_config.yml",
             "--host",

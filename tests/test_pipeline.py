@@ -14,11 +14,12 @@ from urllib.parse import unquote, urljoin, urlsplit
 import psutil
 import pytest
 import requests
+from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from conftest import run_clicklab
 from test_collector import REQUESTS, check, sent
 
-from clicklab import Trouble, bootstrap, collector, connect, course, landed, ledger, servers, topics, traffic
+from clicklab import Trouble, blog, bootstrap, collector, connect, course, landed, ledger, servers, topics, traffic
 
 pytestmark = pytest.mark.servers
 HOPS = ("acknowledged", "in topic", "landed")
@@ -68,6 +69,20 @@ def test_the_course_leaves_a_blog_with_its_figures_and_no_dead_link(course_run):
     assert not dead
     assert len(pictures) >= 15
     assert json.loads((site / "run.json").read_text())["versions"]["kafka_2.13"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_blog_is_accessible_to_those_who_cannot_see_or_point(course_run, scheme):
+    servers.need("blog")
+    site = servers.build_folder() / "site"
+    with blog.browser() as chromium:
+        context = chromium.new_context(color_scheme=scheme)
+        context.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})")  # these are no readers
+        page = context.new_page()
+        for folder in sorted(path.parent for path in site.rglob("index.html")):
+            page.goto(f"{servers.url('blog')}/{folder.relative_to(site).as_posix()}/")
+            found = Axe().run(page).response["violations"]
+            assert not [(folder.name, one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
 @pytest.mark.parametrize("notebook", course.manifest(), ids=lambda notebook: notebook.number)

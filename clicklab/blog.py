@@ -141,8 +141,14 @@ def liquid_raw(text: str) -> str:
     return "{% raw %}\n" + spelled_out + "\n{% endraw %}"
 
 
-def build(destination: Path | str, *, production: bool = False, endpoint: str | None = None,
-          executed: Path | None = None) -> Path:
+def build(
+    destination: Path | str,
+    *,
+    production: bool = False,
+    endpoint: str | None = None,
+    executed: Path | None = None,
+    files: dict[str, str] | None = None,
+) -> Path:
     """Build the demo blog with the real Jekyll.
 
     Parameters
@@ -156,6 +162,8 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
         else None means the snippet's default, http://localhost:8000/ingest.
     executed : path
         As for `assemble`.
+    files : dict
+        Path in the blog → text, put there before Jekyll builds.
 
     Returns
     -------
@@ -179,6 +187,8 @@ def build(destination: Path | str, *, production: bool = False, endpoint: str | 
     destination = Path(destination)
     source, site = assemble(destination / "source", executed), destination / "site"
     shutil.rmtree(site, ignore_errors=True)
+    for name, text in (files or {}).items():
+        (source / name).write_text(text, encoding="utf-8")
     command = [
         jekyll,
         "build",
@@ -253,7 +263,8 @@ class _Held:
         return self._reach(lambda: getattr(self._thing, name))
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        arguments = [one._thing if isinstance(one, _Held) else one for one in arguments]
+        arguments = [_held(one) for one in arguments]
+        options = {name: _held(one) for name, one in options.items()}
         return self._reach(lambda: self._thing(*arguments, **options))
 
     def __enter__(self) -> Any:
@@ -264,6 +275,10 @@ class _Held:
 
     def __repr__(self) -> str:
         return repr(self._thing)
+
+
+def _held(thing: Any) -> Any:
+    return thing._thing if isinstance(thing, _Held) else thing
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -154,16 +155,25 @@ def _fingerprint(click: dict) -> str | None:
         return None
 
 
+@dataclass
+class SlowDoor:
+    """Where it listens, and how often each HTTP method came through it."""
+
+    port: int
+    seen: Counter[str] = field(default_factory=Counter)
+
+
 @contextlib.contextmanager
-def slow_door(delay_s: float) -> Iterator[int]:
-    """Open a second door to the collector that answers each request, OPTIONS too, `delay_s` seconds late; gives its port.
+def slow_door(delay_s: float) -> Iterator[SlowDoor]:
+    """Open a second door to the collector that answers each request, OPTIONS too, `delay_s` seconds late.
 
     A collector far away, or a Lambda that has to be started first. What arrives is handed on although the sender has gone.
     """
     target = f"{servers.url('ingest')}/ingest"
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
+            door.seen[self.command] += 1
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             time.sleep(delay_s)
             given = requests.request(self.command, target, data=body, headers=dict(self.headers), timeout=15)
@@ -183,9 +193,10 @@ def slow_door(delay_s: float) -> Iterator[int]:
         def log_message(self, *words: object) -> None:
             """Say nothing: the ledger counts."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        door = SlowDoor(server.server_port)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
+        yield door
         server.shutdown()
 
 

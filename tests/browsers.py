@@ -20,7 +20,7 @@ from clickstream_ingest import events as contract
 from clicklab import Missing, blog, bootstrap
 
 WAIT_S = 30
-PRODUCTION_URL = "https://collector.example/ingest"
+PRODUCTION_URL = "https://a1b2c3d4e5.execute-api.ap-northeast-2.amazonaws.com/ingest"  # as long as a real one
 USED: dict[str, str] = {}  # browser → its version, for the line at the end of the run
 
 

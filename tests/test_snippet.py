@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from browsers import PRODUCTION_URL, QUEUED, SENT, WAIT_S, assert_each_once_and_no_gaps, clicks, ids, serve
+from browsers import PRODUCTION_URL, QUEUED, SENT, WAIT_S, assert_each_once_and_no_gaps, clicks, ids, launch, serve
 
 from clicklab import blog, bootstrap
 
@@ -200,6 +202,28 @@ def test_click_of_a_closed_tab_is_sent_at_the_next_visit(page, context, url, col
     assert max(ids(collector.stored).values()) == 1
 
 
+def test_last_click_before_the_tab_closes_arrives_at_a_slow_server(page, collector):
+    collector.wait_for(bool)
+    collector.delay_s = 0.5
+    page.click("#vote")
+    page.close()
+    stored = collector.wait_for(clicks)
+    assert_each_once_and_no_gaps(stored)
+
+
+def test_clicks_made_offline_are_sent_once_online(page, context, collector):
+    collector.wait_for(bool)
+    context.set_offline(True)
+    page.click("#vote")
+    page.click("#heart")
+    page.wait_for_function(f"{QUEUED} === 2 && {SENT} === 0")
+    assert clicks(collector.stored) == []
+    context.set_offline(False)
+    stored = collector.wait_for(lambda stored: len(clicks(stored)) >= 2)
+    page.wait_for_function(f"{QUEUED} === 0")
+    assert_each_once_and_no_gaps(stored)
+
+
 @pytest.mark.parametrize("host", [pytest.param("127.0.0.1", id="web-locks"), pytest.param("blog.test", id="lease")])
 def test_two_tabs_neither_lose_nor_double(context, url, collector, host):
     first, second = context.new_page(), context.new_page()
@@ -301,10 +325,26 @@ def test_page_from_the_back_forward_cache_begins_another_view(page, collector):
 def test_reader_who_asks_not_to_be_tracked_is_not(context, browser, url, collector, script):
     context.add_init_script(script)
     page = context.new_page()
+    requests = []
+    context.on("request", lambda request: requests.append(request.url))
     page.goto(url + "elements/")
     page.click("#vote")
     page.goto("about:blank")
+    assert requests and collector.url not in requests
     assert_only_another_reader_was_stored(browser, url, collector)
+
+
+@pytest.mark.browsers
+def test_the_switch_in_firefox_is_the_signal(url, collector, tmp_path_factory):
+    collector.clear()
+    with launch("firefox", tmp_path_factory, **{"privacy.globalprivacycontrol.enabled": True}) as firefox:
+        page = firefox.new_page()
+        page.goto(url + "elements/")
+        assert page.evaluate("navigator.globalPrivacyControl") is True
+        page.click("#vote")
+        page.goto("about:blank")
+    with launch("firefox", tmp_path_factory) as firefox:
+        assert_only_another_reader_was_stored(firefox, url, collector)
 
 
 @pytest.mark.parametrize("endpoint", ["INGEST_API_GATEWAY_URL", "", "/ingest"])
@@ -332,6 +372,49 @@ def assert_only_another_reader_was_stored(browser, url, collector):
     stored = collector.wait_for(bool)
     other.close()
     assert [(event["event_name"], event["path"]) for event in stored] == [("page_view", "/")]
+
+
+WRONG_CLOCK = """
+const right = Date;
+window.Date = class extends right {
+  constructor(...given) { if (given.length) { super(...given); } else { super(Date.now()); } }
+  static now() { return right.now() + HOURS * 3600000; }
+};
+"""
+
+
+@pytest.mark.parametrize("hours", [-30, 3])
+def test_wrong_clock_is_kept_and_corrected(context, url, collector, hours):
+    context.add_init_script(WRONG_CLOCK.replace("HOURS", str(hours)))
+    page = context.new_page()
+    page.goto(url + "elements/")
+    page.click("#vote")
+    [click] = clicks(collector.wait_for(clicks))
+    assert click["timestamp"] - click["received_at"] == pytest.approx(hours * 3_600_000, abs=60_000)
+    assert click["corrected_at"] - click["received_at"] == pytest.approx(0, abs=60_000)
+
+
+def test_clock_days_ahead_is_refused_with_its_reason_and_not_retried(context, url, collector):
+    context.add_init_script(WRONG_CLOCK.replace("HOURS", "48"))
+    page = context.new_page()
+    page.goto(url + "elements/")
+    page.click("#vote")
+    page.wait_for_function(f"{SENT} === 0")
+    assert page.evaluate(QUEUED) == 0
+    assert collector.stored == []
+    assert len(collector.refused) == 2 and all("timestamp" in reason for reason in collector.refused)
+
+
+def test_blog_the_collector_does_not_know_is_stored_as_repeats_of_the_same_events(page, collector):
+    """It may not read the answer, so it takes it for a failure and sends again; the ids tell that nothing is new."""
+    collector.wait_for(bool)
+    collector.allowed_origin = None
+    page.click("#vote")
+    collector.wait_for(lambda stored: len(clicks(stored)) >= 2)
+    collector.allowed_origin = "*"  # the day its operator notices
+    page.wait_for_function(f"{QUEUED} === 0")
+    assert len(ids(collector.stored)) == 2
+    assert {click["id"] for click in clicks(collector.stored)} == {"vote"}
 
 
 def test_page_where_storage_is_forbidden_still_reports_and_retries(context, url, site, collector):
@@ -410,29 +493,27 @@ def test_production_page_reports(production, context, collector, tmp_path):
 
 
 def test_a_line_comment_would_kill_a_script_of_the_production_page(tmp_path, context):
-    source = blog.assemble(tmp_path / "source")
-    with open(source / "_includes" / "metadata-hook.html", "a") as hook:
-        hook.write("<script>// why\nwindow.works = true;</script>")
+    hook = "{% include clickstream.html %}<script>// why\nwindow.works = true;</script>"
     page = context.new_page()
     works = {}
-    for environment in ("development", "production"):
-        site = tmp_path / environment
-        subprocess.run(
-            ["jekyll", "build", "--source", source, "--destination", site, "--disable-disk-cache"],
-            check=True,
-            env=os.environ | {"JEKYLL_ENV": environment, "RUBYOPT": "-EUTF-8:UTF-8"},
-            capture_output=True,
-        )
+    for production in (False, True):
+        site = blog.build(tmp_path / str(production), production=production, files={"_includes/metadata-hook.html": hook})
         page.goto(serve(site))
-        works[environment] = page.evaluate("Boolean(window.works)")
-    assert works == {"development": True, "production": False}
+        works[production] = page.evaluate("Boolean(window.works)")
+    assert works == {False: True, True: False}
 
 
-def test_snippet_is_small(production):
+def test_snippet_is_small(production, capsys):
     text = (production / "index.html").read_text(encoding="utf-8")
     snippet = re.search(r"<script data-endpoint.*?</script>", text, re.DOTALL)[0]
     size = len(gzip.compress(snippet.encode()))
-    print(f"the snippet in the production page: {len(snippet):,} bytes, {size:,} gzipped")
+    others = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|.*\|\n", (SNIPPET / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    table = others[next(at for at, row in enumerate(others) if row[0] == "tracker") :]
+    with capsys.disabled():
+        print("\nas served, on one line")
+        for row in (table[0], ("this snippet", f"{len(snippet):,}", f"{size:,} B"), *table[1:]):
+            print(f"  {row[0].replace('`', ''):29} {row[1]:>10}  {row[2]:>23}")
+    assert len(table) == 9
     assert size <= 2048
 
 
@@ -516,6 +597,13 @@ def test_check_reads_the_endpoints_of_the_built_site(production, tmp_path):
     assert other.returncode == 1 and PRODUCTION_URL in other.stderr
     empty = run("inject-ingest-url.sh", "--check", tmp_path, INGEST_API_GATEWAY_URL=PRODUCTION_URL)
     assert empty.returncode == 1 and "no page" in empty.stderr
+
+
+@pytest.mark.parametrize("folder", ["blog_snippet/.github/workflows", ".github/workflows"])
+def test_the_workflows_pass_their_linter(folder):
+    linter = Path(sys.executable).with_name("zizmor")
+    done = subprocess.run([linter, "--offline", "--quiet", bootstrap.ROOT / folder], capture_output=True, text=True)
+    assert (done.returncode, "No findings to report" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 WORKFLOW = """jobs:

@@ -21,9 +21,9 @@ import msgspec
 from clickstream_ingest import events
 from clickstream_ingest.events import LedgerLine
 
-from clicklab import Trouble, aws, landed, ledger, servers, topics
+from clicklab import Trouble, aws, ledger, servers, topics
 
-SOURCE = "replay"
+COLLECTOR = "replay"
 BATCH = 500  # clicks sent, and asked for, together
 DELIVERY_TIMEOUT_MS = 30_000
 DAY_MS = 86_400_000
@@ -32,9 +32,9 @@ OLDEST_BEFORE_GROUP_MS = 14 * DAY_MS
 LATE_MS = 15 * 60_000
 EXAMPLES = 3
 
-_SEED = re.compile(r"Received click event: (.*)\Z", re.DOTALL)
+_ANNOUNCED = "Received click event: "
+_SEED = re.compile(rf"{_ANNOUNCED}(.*)\Z", re.DOTALL)
 _ID_IN_PREFIX = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
-_LAMBDAS_OWN = ("START ", "END ", "REPORT ", "INIT_START ", "XRAY ", "RESTORE_")
 
 
 class Line(NamedTuple):
@@ -117,12 +117,12 @@ def _kept(click: Any, index: int, request_id: str, line: Line, *, user_agent: st
     if isinstance(click, dict) and click.get("event_id") is None:
         click = click | {"event_id": made_id}
     try:
-        return Found(good=[events.normalize(click, _instant(line.at), request_id=request_id, collector=SOURCE,
+        return Found(good=[events.normalize(click, _instant(line.at), request_id=request_id, collector=COLLECTOR,
                                             user_agent=user_agent)])
     except events.ContractError as error:
         payload = json.dumps(click, ensure_ascii=False, default=str).encode(errors="replace")[: events.KEPT_PAYLOAD_BYTES]
         return Found(bad=[events.Rejected(received_at=line.at, request_id=request_id, reason=str(error), index=index,
-                                          event_id=made_id, collector=SOURCE, payload=payload.decode(errors="ignore"))])
+                                          event_id=made_id, collector=COLLECTOR, payload=payload.decode(errors="ignore"))])
 
 
 def _rejected(said: dict, line: Line) -> events.Rejected:
@@ -130,7 +130,7 @@ def _rejected(said: dict, line: Line) -> events.Rejected:
         row = msgspec.convert(said.get("rejected"), events.Rejected)
     except msgspec.ValidationError:
         raise Unreadable("a refused row's line without the row") from None
-    return msgspec.structs.replace(row, received_at=line.at, collector=SOURCE,
+    return msgspec.structs.replace(row, received_at=line.at, collector=COLLECTOR,
                                    event_id=row.event_id or _made_id(row.request_id, row.index or 0))
 
 
@@ -195,7 +195,8 @@ class Report:
 
     def example(self, what: str, line: Line) -> None:
         if len(self.examples) < EXAMPLES:
-            self.examples.append(f"{what}: {_instant(line.at):%Y-%m-%d %H:%M:%S} UTC, {line.place}: {line.text[:80]!r}")
+            said = line.text[max(0, line.text.find(_ANNOUNCED)) :].strip()  # without Lambda's prefix, which says nothing here
+            self.examples.append(f"{what}: {_instant(line.at):%Y-%m-%d %H:%M:%S} UTC: {said[:80]}")
 
 
 class Replay:
@@ -205,6 +206,8 @@ class Replay:
         from kafka import KafkaProducer
 
         self.run, self.report = run, Report()
+        # Names this call: a click posted by two calls is posted twice, and both lines carry the log's time.
+        self._source = f"{COLLECTOR} of {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
         earlier = ledger.open_run(run)
         self._known = earlier.acknowledged | earlier.refused | earlier.removed
         self._good: list[events.Click] = []
@@ -285,7 +288,7 @@ class Replay:
     def _enter(self, state: str, rows: list[tuple[str, int | None, str | None]]) -> None:
         if rows:
             now = int(datetime.now(UTC).timestamp() * 1000)
-            events.append(ledger.file(self.run), [LedgerLine(event_id, SOURCE, state, at or now, fingerprint)
+            events.append(ledger.file(self.run), [LedgerLine(event_id, self._source, state, at or now, fingerprint)
                                                   for event_id, at, fingerprint in rows])
 
 
@@ -332,7 +335,8 @@ def from_log_group(name: str, *, since: datetime | None = None, endpoint: str | 
     logs = aws.client("logs", endpoint=endpoint, region=region)
     run = run or "replay-" + re.sub(r"[^A-Za-z0-9.]+", "-", f"{region}{name}").strip("-")
     file = servers.state_folder() / "replay" / f"{run}.json"
-    servers.need("kafka")
+    if not servers.usable("kafka"):
+        servers.need("kafka")
     topics.ensure()
     try:
         start_ms, from_ms = _start(name, since, logs, file)
@@ -386,7 +390,7 @@ def _note(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def _wait_until_landed(run: str, report: Report) -> None:
-    from clicklab import connect
+    from clicklab import connect, landed  # here: they take seconds to load, and most calls do not wait
 
     if not servers.usable("connect") or not connect.tasks():
         raise Trouble("One day of clicks is in the topic, the next one has to wait until these have landed.",

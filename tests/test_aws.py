@@ -278,6 +278,7 @@ def test_a_log_group_comes_into_the_topic_once_however_often_it_is_replayed(pipe
     assert len(run.acknowledged) == 7 and set(run.posted.values()) == {1} and len(run.refused) == 4
     ledger.check("the topic", run, topics.sightings)
     refused = [topics.decoded(record.value) for record in topics.records(topics.REJECTED, since_ms)]
+    assert len([row for row in refused if row["collector"] == "replay"]) == 4
     assert {row["event_id"] for row in refused if row["collector"] == "replay"} == run.refused
 
 
@@ -306,6 +307,16 @@ def test_a_replay_killed_in_the_middle_goes_on_and_every_click_is_one_click(pipe
     assert there.total() <= clicks + replay.BATCH  # at most the batch under way is there twice, with the same ids
     third = run_clicklab(*words)
     assert "0 clicks sent" in third.stdout
+
+
+@pytest.mark.servers
+def test_clicks_that_a_second_machine_replays_again_are_posted_twice_and_one_click_each(pipeline, endpoint):
+    group = "/aws/lambda/replayed-by-two"
+    fill(endpoint, group, [(now_ms() - 1000 + number, seeds_line(10_000 + number)) for number in range(10)])
+    for run in ("replay-one", "replay-two"):
+        assert replay.from_log_group(group, endpoint=endpoint, run=run).sent == 10
+    assert {ledger.everything().posted[one] for one in ledger.open_run("replay-two").posted} == {2}
+    ledger.audit()
 
 
 @pytest.mark.servers

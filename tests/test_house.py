@@ -148,7 +148,7 @@ def test_every_figure_says_in_words_what_it_shows(notebook):
 
 def test_what_a_lesson_teaches_is_typed_in_its_cells():
     taught = {"02": ["requests.post("], "03": ["KafkaProducer(", "KafkaConsumer(", "create_topics("], "04": ["requests.put("],
-              "05": ["pd.read_parquet(", "plt.subplots("]}
+              "05": ["pd.read_parquet(", "plt.subplots("], "08": ["create_function", "create_api(", "create_role"]}
     for number, calls in taught.items():
         path = next(path for path in NOTEBOOKS if path.name.startswith(number))
         source = "\n".join("".join(cell["source"]) for cell in cells(path, "code"))

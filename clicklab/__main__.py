@@ -126,6 +126,14 @@ def where(event_id: str) -> None:
 
 
 @app.command()
+def watch(seconds: Annotated[float | None, typer.Option(help="stop after so long; default: at Ctrl-C")] = None) -> None:
+    """Show live what is at each hop, the newest snapshot's age, dead letters, servers, tasks and the guard."""
+    from clicklab import watch
+
+    watch.watch(seconds)
+
+
+@app.command()
 def ledger() -> None:
     """Show all runs at each hop, then compare the whole topic with the whole table."""
     from clicklab import ledger

@@ -65,6 +65,24 @@ def worker_of_task(name: str = SINK) -> str:
     return requests.get(f"{servers.url('connect')}/connectors/{name}/status", timeout=10).json()["tasks"][0]["worker_id"]
 
 
+def coordinators(name: str = SINK) -> int:
+    """How many coordinators the sink has: members of their consumer group. More than one for long is a zombie.
+
+    A coordinator that should have stopped may commit what another has committed already (apache/iceberg#16016).
+    """
+    group, client = f"connect-{name}-coord", topics.admin()
+    try:
+        return len(client.describe_groups([group])[group]["members"])
+    finally:
+        client.close()
+
+
+def wait_for_one_coordinator(name: str = SINK, timeout_s: float = 60) -> None:
+    """Wait until the sink has one coordinator: a killed one is a member of their group until its session ends."""
+    servers.wait_for(f"one coordinator of {name}", lambda: "" if (there := coordinators(name)) == 1 else f"there are {there}", timeout_s,
+                     next="end the zombie by restarting Connect:  make down up, then python -m clicklab ledger", quiet=True)
+
+
 def wait_for_tasks(name: str = SINK, timeout_s: float = 60) -> None:
     """Wait until a connector and at least one task of it say RUNNING."""
     def problem() -> str:

@@ -117,6 +117,8 @@ def drill(name: str, clicks: int, seed: int, rounds: int = 1) -> dict[str, float
     ------
     LedgerError
         A click is lost, doubled, changed, or comes from nowhere.
+    Trouble
+        A server or the task does not come back by itself, or a second coordinator is left.
     """
     if name not in FAULTS:
         raise Trouble(f"There is no drill {name}.", f"there are {', '.join(FAULTS)}", "python -m clicklab drill --list")
@@ -129,6 +131,7 @@ def drill(name: str, clicks: int, seed: int, rounds: int = 1) -> dict[str, float
     ledger.check("the topic", now.run, topics.sightings)
     ledger.check("the table", now.run, landed.sightings, timeout_s=LANDING_TIMEOUT_S)
     ledger.audit(LANDING_TIMEOUT_S)
+    connect.wait_for_one_coordinator()
     fault.after(now)
     figures = recovery(now)
     print(f"drill {name}: the ledger holds. " + " · ".join(f"{what} {seconds:.1f} s" for what, seconds in figures.items()), flush=True)

@@ -501,7 +501,8 @@ def held_down(name: str) -> Iterator[None]:
 
 def wait_usable(*names: str, timeout_s: float = START_TIMEOUT_S) -> float:
     """Wait until servers that are being restarted do their job again; returns the seconds."""
-    return wait_for(" and ".join(names), lambda: "; ".join(f"{n}: {r}" for n in names if (r := reason_not_usable(n))),
+    what = " and ".join(names) if len(names) < 3 else "all servers"
+    return wait_for(what, lambda: "; ".join(f"{n}: {r}" for n in names if (r := reason_not_usable(n))),
                     timeout_s)
 
 

@@ -140,3 +140,11 @@ def test_a_dropped_and_a_doubled_row_do_not_make_up_for_each_other(real, monkeyp
     with pytest.raises(ledger.LedgerError) as caught:
         ledger.audit(timeout_s=0)
     assert caught.value.hop == "the table" and caught.value.lost == {lost} and len(caught.value.repeated) == 1
+
+
+@pytest.mark.servers
+def test_watch_shows_clicks_at_each_hop_the_servers_and_the_task(real):
+    said = run_clicklab("watch", "--seconds", "1", COLUMNS="120").stdout
+    records, rows = real[1:3]
+    assert f"{len(records):,}" in said and f"{len(rows):,}" in said
+    assert "newest snapshot" in said and "sink, task 0" in said and "RUNNING" in said and "guard:" in said

@@ -78,6 +78,15 @@ def test_the_sink_keeps_the_five_minutes_and_one_task():
     assert connect.config(7000) == chosen | {"iceberg.control.commit.interval-ms": "7000"}
 
 
+def test_the_classics_configuration_reads_the_same_topic_as_often_and_keeps_the_offsets():
+    ours, classic = (json.loads(connect.CONFIG.with_name(f"{connect.SINK}{kind}.json").read_text()) for kind in ("", ".confluent"))
+    assert classic["topics"] == ours["topics"]
+    assert classic["rotate.schedule.interval.ms"] == ours["iceberg.control.commit.interval-ms"]
+    for key in ours:
+        if key.startswith(("transforms", "errors.")):
+            assert classic[key] == ours[key]
+
+
 def test_every_variable_a_server_file_asks_for_has_a_default():
     defaults = set(servers._read_env(ROOT / "compose" / "defaults.env")) | {"CLICKSTREAM_STATE"}
     files = [*(ROOT / "compose" / "kafka").iterdir(), *(ROOT / "compose" / "hadoop").iterdir(), *(ROOT / "connect_configs").iterdir()]
@@ -148,7 +157,8 @@ def test_every_figure_says_in_words_what_it_shows(notebook):
 
 def test_what_a_lesson_teaches_is_typed_in_its_cells():
     taught = {"02": ["requests.post("], "03": ["KafkaProducer(", "KafkaConsumer(", "create_topics("], "04": ["requests.put("],
-              "05": ["pd.read_parquet(", "plt.subplots("], "08": ["create_function", "create_api(", "create_role"]}
+              "05": ["pd.read_parquet(", "plt.subplots("], "06": ["signal.SIGKILL", "ledger.check("],
+              "08": ["create_function", "create_api(", "create_role"]}
     for number, calls in taught.items():
         path = next(path for path in NOTEBOOKS if path.name.startswith(number))
         source = "\n".join("".join(cell["source"]) for cell in cells(path, "code"))

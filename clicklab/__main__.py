@@ -143,7 +143,8 @@ def ledger() -> None:
 
 
 @app.command()
-def drill(name: Annotated[str | None, typer.Argument(help="of those that --list names")] = None, clicks: int = 20_000, seed: int = 1,
+def drill(name: Annotated[str | None, typer.Argument(help="of those that --list names")] = None,
+          clicks: int = 20_000, seed: int = 1,
           list_: Annotated[bool, typer.Option("--list", help="name the faults, what has to hold, and what cannot")] = False,
           all_: Annotated[bool, typer.Option("--all", help="kill every server, in a seeded random order")] = False,
           rounds: Annotated[int, typer.Option(help="with --all: how often each server is killed")] = 1) -> None:

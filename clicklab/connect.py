@@ -79,8 +79,9 @@ def coordinators(name: str = SINK) -> int:
 
 def wait_for_one_coordinator(name: str = SINK, timeout_s: float = 60) -> None:
     """Wait until the sink has one coordinator: a killed one is a member of their group until its session ends."""
-    servers.wait_for(f"one coordinator of {name}", lambda: "" if (there := coordinators(name)) == 1 else f"there are {there}", timeout_s,
-                     next="end the zombie by restarting Connect:  make down up, then python -m clicklab ledger", quiet=True)
+    servers.wait_for(f"one coordinator of {name}",
+                     lambda: "" if (there := coordinators(name)) == 1 else f"there are {there}", timeout_s, quiet=True,
+                     next="end the zombie by restarting Connect:  make down up, then python -m clicklab ledger")
 
 
 def wait_for_tasks(name: str = SINK, timeout_s: float = 60) -> None:

@@ -134,7 +134,8 @@ def drill(name: str, clicks: int, seed: int, rounds: int = 1) -> dict[str, float
     connect.wait_for_one_coordinator()
     fault.after(now)
     figures = recovery(now)
-    print(f"drill {name}: the ledger holds. " + " · ".join(f"{what} {seconds:.1f} s" for what, seconds in figures.items()), flush=True)
+    took = " · ".join(f"{what} {seconds:.1f} s" for what, seconds in figures.items())
+    print(f"drill {name}: the ledger holds. {took}", flush=True)
     return figures
 
 
@@ -164,7 +165,7 @@ def timeline(drill: Drill) -> pd.DataFrame:
     Returns
     -------
     DataFrame, a row an event_id
-        NaT-free floats; NaN where a click did not get so far.
+        NaN where a click did not get so far.
     """
     lines = ledger.open_run(drill.run).lines
     first: dict[str, dict[str, int]] = {"produced": {}, "acknowledged": {}}
@@ -204,15 +205,8 @@ def _now_ms() -> int:
 
 # --- What can be done to a server --------------------------------------------------------------------------------------------
 
-def _kill(*names: str) -> Callable[[Drill], None]:
-    def hit(drill: Drill) -> None:
-        for name in names:
-            servers.send_signal(name, signal.SIGKILL)
-    return hit
-
-
-def _terminate(name: str) -> Callable[[Drill], None]:
-    return lambda drill: servers.send_signal(name, signal.SIGTERM)
+def _send(name: str, number: signal.Signals) -> Callable[[Drill], None]:
+    return lambda drill: servers.send_signal(name, number)
 
 
 def _hold(outage: Callable[[], contextlib.AbstractContextManager], seconds: float) -> Callable[[Drill], None]:
@@ -258,7 +252,8 @@ def _put_poison(drill: Drill) -> None:
     """Put records on the topic that no collector would: each kind on each Kafka partition, between good clicks."""
     click = events.normalize(traffic.readers(1, 0)[0], datetime.now(UTC), user_agent="a stranger")
     without = {name: value for name, value in msgspec.to_builtins(click).items() if name != "received_at"}
-    kinds = {"bytes that are not JSON": b"\xff{not json", "a tombstone": None, "a required field missing": msgspec.json.encode(without)}
+    kinds = {"bytes that are not JSON": b"\xff{not json", "a tombstone": None,
+             "a required field missing": msgspec.json.encode(without)}
     with KafkaProducer(bootstrap_servers=servers.address("kafka")) as stranger:
         for kind, value in kinds.items():
             for partition in range(topics.PARTITIONS[topics.CLICKS]):
@@ -321,7 +316,7 @@ def _kill_everything(drill: Drill) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row: `hit` does it and returns when it is over, `expected` is said before, `after` looks at what is special to it."""
+    """One row: `hit` does it and returns when it is over; `expected` is said before; `after` looks at what is its own."""
 
     how: str
     expected: str
@@ -330,49 +325,85 @@ class Fault:
     after: Callable[[Drill], None] = lambda drill: None
 
 
+_ONCE = "every click lands once"
 _AGAIN = "clicks without a yes are sent again; a retry may write one twice, one click each"
+_RETRIES = f"the sink retries, or fails and the guard restarts it; {_ONCE}"
+_GUARDED = f"the sink fails, the guard restarts it when HDFS takes writes again; {_ONCE}"
 FAULTS = {
-    "connect-kill": Fault("kill -9 of Connect while it writes files", "the sink goes on at its last commit; every click lands once",
-                          _kill("connect")),
-    "connect-commit": Fault(f"kill -9 of Connect around the commit instant, {COMMIT_KILLS} times",
-                            "a commit is there whole or not at all; an open transaction holds up landing for 12 s at most; every click "
-                            "lands once", _kill_around_commits, lasts_s=60),
-    "connect-term": Fault("SIGTERM to Connect", "the sink leaves its group and starts again; every click lands once", _terminate("connect")),
-    "connect-pause": Fault("SIGSTOP of Connect for 90 s, then SIGCONT",
-                           "its transaction is aborted meanwhile, so what it writes after waking up does not count: no zombie commit",
-                           _hold(lambda: servers.paused("connect"), 90), lasts_s=90),
-    "kafka-kill": Fault("kill -9 of the broker", f"the collector answers 503 while the broker is away; {_AGAIN}", _kill("kafka")),
-    "kafka-pause-10s": Fault("SIGSTOP of the broker for 10 s", f"requests wait or get a 503; {_AGAIN}",
-                             _hold(lambda: servers.paused("kafka"), 10), lasts_s=10),
-    "kafka-pause-60s": Fault("SIGSTOP of the broker for 60 s", f"the collector answers 503, no 200 without a record; {_AGAIN}",
-                             _hold(lambda: servers.paused("kafka"), 60), lasts_s=60),
-    "namenode-down-3s": Fault("kill -9 of the NameNode, down for 3 s", "the sink retries, or fails and the guard restarts it; every click "
-                              "lands once", _hold(lambda: servers.held_down("namenode"), 3), lasts_s=3),
-    "namenode-down-30s": Fault("kill -9 of the NameNode, down for 30 s", "the sink retries, or fails and the guard restarts it; every "
-                               "click lands once", _hold(lambda: servers.held_down("namenode"), 30), lasts_s=30),
-    "safe-mode": Fault("HDFS in safe mode, read only, for 60 s", "the sink fails, the guard restarts it until HDFS takes writes again; every "
-                       "click lands once", _hold(_safe_mode, 60), lasts_s=60),
-    "datanode-down-3s": Fault("kill -9 of the DataNode, down for 3 s", "the sink fails, the guard restarts it when the DataNode is back; "
-                              "every click lands once", _hold(lambda: servers.held_down("datanode"), 3), lasts_s=3),
-    "datanode-down-30s": Fault("kill -9 of the DataNode, down for 30 s", "the sink fails, the guard restarts it when the DataNode is back; "
-                               "every click lands once", _hold(lambda: servers.held_down("datanode"), 30), lasts_s=30),
-    "hdfs-full": Fault("HDFS full for 30 s (a space quota on the warehouse), then lifted", "nothing acknowledged is lost; it lands when "
-                       "there is room again", _hold(_full, 30), lasts_s=35),
-    "ingest-kill": Fault("kill -9 of the collector during posts", f"acknowledged means in the topic; {_AGAIN}", _kill("ingest")),
-    "ingest-pause": Fault("SIGSTOP of the collector for 30 s during posts", f"requests time out; {_AGAIN}",
-                          _hold(lambda: servers.paused("ingest"), 30), lasts_s=30),
-    "poison": Fault("a stranger puts bytes that are not JSON, tombstones and records without a required field on the topic",
-                    "dead letters with their reason, tombstones skipped; the partitions move on", _put_poison, after=_say_where_poison_went),
-    "two-workers": Fault("a second Connect worker; the one that has the task is killed", "the task moves; every click lands once",
-                         _kill_one_of_two_workers, lasts_s=60),
-    "everything": Fault("kill -9 of every server, in a random order and at random moments", "every acknowledged click lands once",
-                        _kill_everything, lasts_s=len(RUNNING) * sum(PAUSE_S) / 2),
+    "connect-kill": Fault(
+        "kill -9 of Connect while it writes files",
+        f"the sink reads again what it had not handed in; {_ONCE}",
+        _send("connect", signal.SIGKILL)),
+    "connect-commit": Fault(
+        f"kill -9 of Connect around the commit instant, {COMMIT_KILLS} times",
+        f"a commit is there whole or not at all; an open transaction holds up landing for 12 s at most; {_ONCE}",
+        _kill_around_commits, lasts_s=60),
+    "connect-term": Fault(
+        "SIGTERM to Connect",
+        f"the sink leaves its group and starts again; {_ONCE}",
+        _send("connect", signal.SIGTERM)),
+    "connect-pause": Fault(
+        "SIGSTOP of Connect for 90 s, then SIGCONT",
+        f"its transaction is aborted meanwhile, so what it writes after waking up does not count: no zombie commit; {_ONCE}",
+        _hold(lambda: servers.paused("connect"), 90), lasts_s=90),
+    "kafka-kill": Fault(
+        "kill -9 of the broker",
+        f"the collector answers 503 while the broker is away; {_AGAIN}",
+        _send("kafka", signal.SIGKILL)),
+    "kafka-pause-10s": Fault(
+        "SIGSTOP of the broker for 10 s",
+        f"requests wait or get a 503; {_AGAIN}",
+        _hold(lambda: servers.paused("kafka"), 10), lasts_s=10),
+    "kafka-pause-60s": Fault(
+        "SIGSTOP of the broker for 60 s",
+        f"the collector answers 503, no 200 without a record; {_AGAIN}",
+        _hold(lambda: servers.paused("kafka"), 60), lasts_s=60),
+    "namenode-down-3s": Fault(
+        "kill -9 of the NameNode, down for 3 s", _RETRIES,
+        _hold(lambda: servers.held_down("namenode"), 3), lasts_s=3),
+    "namenode-down-30s": Fault(
+        "kill -9 of the NameNode, down for 30 s", _RETRIES,
+        _hold(lambda: servers.held_down("namenode"), 30), lasts_s=30),
+    "safe-mode": Fault(
+        "HDFS in safe mode, read only, for 60 s", _GUARDED,
+        _hold(_safe_mode, 60), lasts_s=60),
+    "datanode-down-3s": Fault(
+        "kill -9 of the DataNode, down for 3 s", _RETRIES,
+        _hold(lambda: servers.held_down("datanode"), 3), lasts_s=3),
+    "datanode-down-30s": Fault(
+        "kill -9 of the DataNode, down for 30 s", _GUARDED,
+        _hold(lambda: servers.held_down("datanode"), 30), lasts_s=30),
+    "hdfs-full": Fault(
+        "HDFS full for 30 s (a space quota on the warehouse), then lifted", _GUARDED,
+        _hold(_full, 30), lasts_s=35),
+    "ingest-kill": Fault(
+        "kill -9 of the collector during posts",
+        f"acknowledged means in the topic; {_AGAIN}",
+        _send("ingest", signal.SIGKILL)),
+    "ingest-pause": Fault(
+        "SIGSTOP of the collector for 30 s during posts",
+        f"requests time out; {_AGAIN}",
+        _hold(lambda: servers.paused("ingest"), 30), lasts_s=30),
+    "poison": Fault(
+        "a stranger puts bytes that are not JSON, tombstones and records without a required field on the topic",
+        "dead letters with their reason, tombstones skipped; the partitions move on",
+        _put_poison, after=_say_where_poison_went),
+    "two-workers": Fault(
+        "a second Connect worker; the one that has the task is killed",
+        f"the task moves; {_ONCE}",
+        _kill_one_of_two_workers, lasts_s=60),
+    "everything": Fault(
+        "kill -9 of every server, in a random order and at random moments",
+        "every acknowledged click lands once",
+        _kill_everything, lasts_s=len(RUNNING) * sum(PAUSE_S) / 2),
 }
 
 # What this design cannot hold, the reason, and the most that can be lost.
 LIMITS = {
-    "the machine loses power": "Kafka acknowledges from the page cache, and there is one copy. Lost: what Linux has not written yet, "
-                               "about the last 35 s of clicks; and files that HDFS closed in that time. Three brokers on three machines hold it.",
-    "a disk dies": "topics and table have one copy each. Lost: what was on it. While the topic is whole, the table can be made from it again.",
-    "a browser never hears a yes and goes away": "its click may be there or not: the ledger calls it unknown, never lost.",
+    "the machine loses power": "Kafka acknowledges from the page cache, and there is one copy. Lost: what Linux has not "
+                               "written yet, about the last 35 s of clicks, and files that HDFS closed in that time. "
+                               "Three brokers on three machines hold it.",
+    "a disk dies": "topics and table have one copy each. Lost: what was on it. While the topic is whole, the table can "
+                   "be made from it again.",
+    "a browser never hears a yes and goes away": "its click may be there or not: the ledger calls it unknown.",
 }

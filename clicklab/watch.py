@@ -47,7 +47,7 @@ def watch(seconds: float | None = None, every_s: float = 1.0) -> None:
         Stop after so long. Default: at Ctrl-C.
     """
     seen, before, started = Ledgers(), {}, time.monotonic()
-    with ThreadPoolExecutor(len(servers.SERVERS) + 4) as pool, Live(console=Console(), screen=False, auto_refresh=False) as live:
+    with ThreadPoolExecutor(len(servers.SERVERS) + 4) as pool, Live(console=Console(), auto_refresh=False) as live:
         while True:
             began = time.monotonic()
             # Side by side: one server that does not answer must not hold up what the others tell.
@@ -57,9 +57,10 @@ def watch(seconds: float | None = None, every_s: float = 1.0) -> None:
             told = {what: _answer(question) for what, question in asked.items()}
             acknowledged = seen.look()["acknowledged"]
             rows, committed_ms = told["table"] or (None, None)
-            hops = {"acknowledged": acknowledged, "in the topic": told["topic"], "landed": rows, "dead letters": told["dead"]}
-            live.update(Group(_hops(hops, before, committed_ms), _servers({name: _answer(r) for name, r in reasons.items()}, told["tasks"]),
-                              _guard()), refresh=True)
+            hops = {"acknowledged": acknowledged, "in the topic": told["topic"], "landed": rows,
+                    "dead letters": told["dead"]}
+            states = {name: _answer(question) for name, question in reasons.items()}
+            live.update(Group(_hops(hops, before, committed_ms), _servers(states, told["tasks"]), _guard()), refresh=True)
             before = hops
             if seconds is not None and time.monotonic() - started > seconds:
                 return
@@ -92,7 +93,8 @@ def _hops(hops: dict[str, int | None], before: dict[str, int | None], committed_
     for hop in hops:
         table.add_column(hop, justify="right", min_width=14)
     table.add_row(*("not known" if count is None else f"{count:,}" for count in hops.values()))
-    table.add_row(*("" if count is None or before.get(hop) is None else f"+{count - before[hop]:,}" for hop, count in hops.items()))
+    table.add_row(*("" if count is None or before.get(hop) is None else f"+{count - before[hop]:,}"
+                    for hop, count in hops.items()))
     return table
 
 

@@ -60,7 +60,8 @@ class Hop:
     def __init__(self, name: str, real, monkeypatch):
         self.name, (self.run, records, rows, self.schema), self.patch = name, real, monkeypatch
         self.victim = sorted(self.run.acknowledged)[7]
-        self.held = [(record, topics.decoded(record.value)) for record in records] if name == "the topic" else [(row, row) for row in rows]
+        in_topic = [(record, topics.decoded(record.value)) for record in records]
+        self.held = in_topic if name == "the topic" else [(row, row) for row in rows]
         self.seen_at = topics.sightings if name == "the topic" else landed.sightings
 
     def show(self, change: Callable[[dict], list[dict]]) -> None:
@@ -134,7 +135,8 @@ def other(value, kind: pa.DataType):
 def test_a_dropped_and_a_doubled_row_do_not_make_up_for_each_other(real, monkeypatch):
     run, _, rows, schema = real
     lost, doubled = sorted(run.acknowledged)[:2]
-    table = pa.Table.from_pylist([row for row in rows for _ in range({lost: 0, doubled: 2}.get(row["event_id"], 1))], schema=schema)
+    shown = [row for row in rows for _ in range({lost: 0, doubled: 2}.get(row["event_id"], 1))]
+    table = pa.Table.from_pylist(shown, schema=schema)
     assert len(table) == len(rows)
     monkeypatch.setattr(landed, "rows", lambda columns=("*",), since_ms=0: table.select(list(columns)))
     with pytest.raises(ledger.LedgerError) as caught:

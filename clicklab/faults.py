@@ -374,8 +374,8 @@ FAULTS = {
         "kill -9 of the DataNode, down for 30 s", _GUARDED,
         _hold(lambda: servers.held_down("datanode"), 30), lasts_s=30),
     "hdfs-full": Fault(
-        "HDFS full for 30 s (a space quota on the warehouse), then lifted", _GUARDED,
-        _hold(_full, 30), lasts_s=35),
+        "HDFS full for 15 s (a space quota on the warehouse), then lifted", _GUARDED,
+        _hold(_full, 15), lasts_s=20),
     "ingest-kill": Fault(
         "kill -9 of the collector during posts",
         f"acknowledged means in the topic; {_AGAIN}",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from clickstream_ingest import events
 
-from clicklab import ledger
+from clicklab import connect, landed, ledger, topics
 from clicklab.topics import Sighting
 
 
@@ -106,3 +106,38 @@ def test_a_click_adopted_from_the_dev_servers_run_is_still_posted_once(posted):
         assert ledger.everything().posted[seen[0].event_id] == 1
     finally:
         ledger.file(ledger.BROWSER).unlink()
+
+
+@pytest.fixture
+def hops(posted, monkeypatch):
+    """What topic, table and dead letters show to an audit; it finds the ten clicks in topic and table at first."""
+    _, seen = posted
+    shown = {"topic": list(seen), "table": list(seen), "dead": {}}
+    monkeypatch.setattr(topics, "sightings", lambda since_ms=0: shown["topic"])
+    monkeypatch.setattr(landed, "sightings", lambda since_ms=0: shown["table"])
+    monkeypatch.setattr(connect, "dead_letters", lambda since_ms=0: shown["dead"])
+    return shown
+
+
+def test_a_strangers_dead_letter_is_counted_and_is_no_click_from_nowhere(hops, capsys):
+    hops["topic"].append(Sighting(str(uuid.uuid4()), 0, 50, "0" * 16))
+    hops["dead"][0, 50] = "Invalid null value for required INT64 field"
+    ledger.audit(timeout_s=0)
+    assert "11 records in the topic = 10 rows in the table + 1 dead letters" in capsys.readouterr().out
+
+
+def test_a_strangers_record_that_lands_comes_from_nowhere(hops):
+    stranger = Sighting(str(uuid.uuid4()), 0, 50, "0" * 16)
+    hops["topic"].append(stranger)
+    hops["table"].append(stranger)
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.audit(timeout_s=0)
+    assert caught.value.strangers == {stranger.event_id}
+
+
+def test_an_acknowledged_click_among_the_dead_letters_is_lost_at_the_table(hops):
+    dead = hops["table"].pop(4)
+    hops["dead"][dead.partition, dead.offset] = "Converting byte[] to Kafka Connect data failed"
+    with pytest.raises(ledger.LedgerError) as caught:
+        ledger.audit(timeout_s=0)
+    assert (caught.value.hop, caught.value.lost) == ("the table", {dead.event_id})

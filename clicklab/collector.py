@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -218,6 +219,14 @@ while True:
 """
 
 
+@functools.cache  # so it is said once
+def _runtime_client() -> tuple[str, str]:
+    if importlib.util.find_spec("awslambdaric"):
+        return "-m", "awslambdaric"
+    print("AWS's runtime client is made for Linux only, so ten lines of ours ask for the events here.")
+    return "-c", _OWN_CLIENT
+
+
 class Function:
     """A handler in a process of its own under AWS's runtime client, as a Lambda runs it. Made by `function`.
 
@@ -236,14 +245,10 @@ class Function:
         self._log = tempfile.TemporaryFile()
         self._api = ThreadingHTTPServer(("127.0.0.1", 0), self._runtime_api())
         threading.Thread(target=self._api.serve_forever, daemon=True).start()
-        client = ["-m", "awslambdaric"]
-        if not importlib.util.find_spec("awslambdaric"):
-            print("AWS's runtime client is made for Linux only, so ten lines of ours ask for the events here.")
-            client = ["-c", _OWN_CLIENT]
         paths = [str(folder)] if folder else []
         started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, *client, handler], stdout=self._log, stderr=subprocess.STDOUT,
+            [sys.executable, *_runtime_client(), handler], stdout=self._log, stderr=subprocess.STDOUT,
             env={**os.environ, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
                  "AWS_LAMBDA_FUNCTION_NAME": "clickstream-ingest", "AWS_REGION": "ap-northeast-2",
                  "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]), **settings})

@@ -64,8 +64,12 @@ def serving(log=subprocess.DEVNULL, **settings):
 
 def without_settings(environment):
     """Leave out what a pipeline running beside the tests may have set."""
-    ours = {"ALLOWED_ORIGINS", "CLICK_SINK", "COLLECTOR", "KAFKA_BOOTSTRAP_SERVERS", "LEDGER_DIR"}
-    return {name: value for name, value in environment.items() if name not in ours}
+    ours = {"ALLOWED_ORIGINS", "CLICK_SINK", "COLLECTOR", "LEDGER_DIR"}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in ours and not name.startswith(("KAFKA_B", "KAFKA_S"))
+    }
 
 
 def send(port, method, path, body=b"", headers=None):
@@ -235,6 +239,17 @@ def test_the_three_doors_answer_and_store_the_same(request_, function, over_http
     assert bare == under_runtime == over_network
     accepted = json.loads(bare[1] or "{}").get("accepted", int(bare[0] == 200))
     assert [kind for kind, _ in bare[2]].count("click") == accepted
+
+
+def test_where_awslambdaric_is_missing_it_is_said_and_the_handler_runs_all_the_same(monkeypatch, capsys):
+    monkeypatch.setattr(collector.importlib.util, "find_spec", lambda name: None)
+    collector._runtime_client.cache_clear()
+    try:
+        with collector.function(CLICK_SINK="log") as function:
+            assert function.invoke(gateway_event(json.dumps(CLICK)))["statusCode"] == 200
+    finally:
+        collector._runtime_client.cache_clear()
+    assert "awslambdaric is not here" in capsys.readouterr().out
 
 
 def test_a_handler_that_cannot_be_imported_is_named():

@@ -492,3 +492,27 @@ def _deliver(producer: KafkaProducer, clicks: list[events.Click], run: str) -> N
 def _landed_rows() -> int:
     found = landed.table()
     return int(found.current_snapshot().summary["total-records"]) if found else 0
+
+
+def found(what: str, answer: float, low: float, high: float, planted: float) -> None:
+    """Say that what was planted lies in the interval of an answer, or raise.
+
+    Parameters
+    ----------
+    what : str
+        For the sentence: "share of visits that end after one page".
+    answer, low, high : float
+        The answer from the data, and the interval that it claims.
+    planted : float
+        From `Truth` or `Habits`.
+
+    Raises
+    ------
+    Trouble
+        It lies outside.
+    """
+    said = f"{what}: {answer:,.4g}, between {low:,.4g} and {high:,.4g}; planted {planted:,.4g}"
+    if not low <= planted <= high:
+        raise Trouble(f"What was planted is not found again. {said}.", "the question is asked wrongly, or clicks are missing",
+                      "compare with  traffic.table()  and run  ledger.audit()")
+    print(said)

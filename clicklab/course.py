@@ -152,13 +152,13 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
     folder.mkdir(parents=True, exist_ok=True)
     started_at = time.time_ns() // 1_000_000
     results = []
-    missing = set(bootstrap.missing_programs())
+    missing = set(bootstrap.missing_programs(bootstrap.programs(further=True)))
     # One loop for all kernels: starting papermill anew for each notebook would cost seconds every time.
     asyncio.set_event_loop(asyncio.new_event_loop())
     for place, notebook in enumerate(chosen, 1):
         print(f"[{place}/{len(chosen)}] {notebook.number} {notebook.title}", flush=True)
         if lacking := sorted(missing & set(notebook.needs)):
-            results.append(Result(notebook, "not executed", why=f"{' and '.join(lacking)} not on this machine"))
+            results.append(Result(notebook, "not executed", why=f"{' and '.join(bootstrap.NAMES[name] for name in lacking)} not on this machine"))
             print(f"      not executed: {results[-1].why}. Next: {bootstrap.install_command(lacking)}", flush=True)
             continue
         started = time.monotonic()

@@ -69,6 +69,16 @@ def _program(name: str, found: str | None) -> tuple[str, str]:
     return "ready", said.stdout.strip().splitlines()[0] if said.stdout.strip() else found
 
 
+def _spark() -> tuple[str, str]:
+    home = bootstrap.full_java()
+    if not home:
+        return "absent", f"{bootstrap.NAMES['java']}: only notebook 07 asks for it. Next: {bootstrap.install_command(['java'])}"
+    if not list((bootstrap.jars_folder() / "spark").glob("*.jar")):
+        return "absent", "Spark's jar for the table: only notebook 07 asks for it. Next: make prepare-further"
+    said = subprocess.run([f"{home}/bin/java", "-version"], capture_output=True, text=True)
+    return "ready", (said.stderr or said.stdout).splitlines()[0]
+
+
 def _font() -> tuple[str, str]:
     from clicklab import charts
 
@@ -128,5 +138,5 @@ CHECKS = {
     "python": _python, "packages": _packages, "java": _java, "jars": _jars,
     "jekyll": lambda: _program("jekyll", shutil.which("jekyll")),
     "chromium": lambda: _program("chromium", bootstrap.chromium()),
-    "font": _font, "memory": _memory, "disk": _disk, "ports": _ports, "servers": _servers, "sink": _sink, "pair": _pair,
+    "spark": _spark, "font": _font, "memory": _memory, "disk": _disk, "ports": _ports, "servers": _servers, "sink": _sink, "pair": _pair,
 }

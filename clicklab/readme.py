@@ -11,13 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
-from clicklab import Trouble, course, servers
+from clicklab import Trouble, bootstrap, course, servers
 
 README = servers.ROOT / "README.md"
 DOCS = servers.ROOT / "docs"
 WORDS = DOCS / "figures.json"  # the figures' alt texts: file name → what the figure says
 PIPELINE_ALT = "The pipeline"  # how the alt text of each picture of the pipeline begins
-NAMES = {"jekyll": "Jekyll", "chromium": "Chromium"}
 
 
 def update(check: bool = False) -> None:
@@ -70,7 +69,7 @@ def notebooks_table() -> str:
     words = json.loads(WORDS.read_text(encoding="utf-8")) if WORDS.exists() else {}
     lines = ["| notebook | you get | min | needs | a figure of it |", "|---|---|---:|---|---|"]
     for notebook in course.manifest():
-        needs = ", ".join(NAMES.get(name, name) for name in notebook.needs) or "-"
+        needs = ", ".join(bootstrap.NAMES[name] for name in notebook.needs) or "-"
         picture = f"{notebook.number}.png"
         # A bar would begin a new cell of the table.
         alt = escape(words.get(picture, ""), quote=True).replace("|", "&#124;")

@@ -249,7 +249,7 @@ def test_where_awslambdaric_is_missing_it_is_said_and_the_handler_runs_all_the_s
             assert function.invoke(gateway_event(json.dumps(CLICK)))["statusCode"] == 200
     finally:
         collector._runtime_client.cache_clear()
-    assert "awslambdaric is not here" in capsys.readouterr().out
+    assert "made for Linux only" in capsys.readouterr().out
 
 
 def test_a_handler_that_cannot_be_imported_is_named():

@@ -50,7 +50,7 @@ def test_a_notebook_number_that_is_not_there_is_refused():
 def test_without_jekyll_and_chromium_the_rest_is_named_and_the_status_is_3(second_state, tmp_path):
     said = run_clicklab("run", "01", PATH=str(tmp_path), HOME=str(tmp_path))
     assert said.returncode == 3, said.stdout + said.stderr
-    assert "not executed: 01 Record clicks on a Jekyll blog: chromium and jekyll not on this machine" in said.stdout
+    assert "not executed: 01 Record clicks on a Jekyll blog: Chromium and Jekyll not on this machine" in said.stdout
     assert "Next:" in said.stdout
 
 

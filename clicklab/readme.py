@@ -85,13 +85,17 @@ def last_run() -> str:
     if not record_file.exists():
         return ""
     record = json.loads(record_file.read_text())
-    numbers = [notebook.number for notebook in course.manifest() if not notebook.is_further]
-    if any(record["notebooks"].get(number, {}).get("state") != "passed" for number in numbers):
+    seconds = {number: each["seconds"] for number, each in record["notebooks"].items() if each["state"] == "passed"}
+    first = [notebook.number for notebook in course.manifest() if not notebook.is_further]
+    if set(first) - set(seconds):
         return ""
-    seconds = {number: record["notebooks"][number]["seconds"] for number in numbers}
-    each = " · ".join(f"{number} {value:.0f} s" for number, value in seconds.items())
-    return (f"Executed in one go on {record['at'][:10]}, {os.cpu_count()} cores: {each} · "
-            f"together {sum(seconds.values()):.0f} s.")
+    further = [number for number in seconds if number not in first]
+
+    def listed(numbers: list[str]) -> str:
+        return " · ".join(f"{number} {seconds[number]:.0f} s" for number in numbers)
+
+    return (f"Executed in one go on {record['at'][:10]}, {os.cpu_count()} cores: {listed(first)} · together "
+            f"{sum(seconds[number] for number in first):.0f} s" + (f"; then {listed(further)}" if further else "") + ".")
 
 
 def _line(text: str, beginning: str) -> str:

@@ -165,6 +165,13 @@ def test_what_a_lesson_teaches_is_typed_in_its_cells():
         assert not [call for call in calls if call not in source]
 
 
+def test_notebook_04_explains_every_key_of_the_sink_and_no_other():
+    path = next(path for path in NOTEBOOKS if path.name.startswith("04"))
+    table = next(source for cell in cells(path, "code") if (source := "".join(cell["source"])).startswith("BREAKS ="))
+    explained = [line.split(": ", 1)[0] for line in table.split('"""')[1].strip().splitlines()]
+    assert explained == list(json.loads(connect.CONFIG.read_text()))
+
+
 def test_the_contract_lists_its_required_fields():
     required = {field["field"] for field in events.connect_schema()["fields"] if not field["optional"]}
     assert required == {"path", "tag", "timestamp", "event_id", "event_name", "received_at", "corrected_at", "schema_version",

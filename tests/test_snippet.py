@@ -312,6 +312,36 @@ def test_page_from_the_back_forward_cache_begins_another_view(page, collector):
     assert_each_once_and_no_gaps(stored)
 
 
+def test_prerendered_page_is_viewed_once_and_only_when_it_is_seen(site, collector, tmp_path):
+    """Without Playwright: a browser that is driven prerenders a page, but then loads it anew."""
+    collector.clear()
+    served = tmp_path / "site"
+    shutil.copytree(site, served)
+    home, long = served / "index.html", served / "long" / "index.html"
+    rules = '{"prerender": [{"source": "list", "urls": ["/long/"], "eagerness": "immediate"}]}'
+    follow = "addEventListener('storage', () => { location.href = '/long/'; });"
+    prerendered = "if (document.prerendering) { document.title = 'prerendered'; localStorage.isReady = 1; }"
+    home.write_text(
+        home.read_text().replace("<head>", f'<head><script type="speculationrules">{rules}</script><script>{follow}</script>')
+    )
+    long.write_text(long.read_text().replace("</body>", f"<script>{prerendered}</script></body>"))
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    chromium = subprocess.Popen(
+        [bootstrap.chromium(), "--headless=new", *blog.CHROMIUM_FLAGS, *as_root, f"--user-data-dir={tmp_path / 'profile'}",
+         serve(served)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        stored = collector.wait_for(lambda stored: len(stored) == 3)
+    finally:
+        chromium.terminate()
+        chromium.wait(WAIT_S)
+    # The title at the end of the page: had it been recorded while prerendered, it would be the one in the head.
+    views = [(event["path"], event["title"]) for event in stored if event["event_name"] == "page_view"]
+    assert views == [("/", "Clickstream notes"), ("/long/", "prerendered")]
+    assert_each_once_and_no_gaps(stored)
+
+
 # --- Where it has to be quiet, and where it has to manage -------------------------------------------------------------
 
 

@@ -249,6 +249,7 @@ class Function:
         started = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, *_runtime_client(), handler], stdout=self._log, stderr=subprocess.STDOUT,
+            process_group=0,  # when the notebook dies, the system ends what is stopped in a group that lost its parent
             env={**os.environ, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._api.server_port}",
                  "AWS_LAMBDA_FUNCTION_NAME": "clickstream-ingest", "AWS_REGION": "ap-northeast-2",
                  "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]), **settings})

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ import seed_handler
 from clickstream_ingest import delivery, events, handler
 from lambda_function import lambda_handler
 
-from clicklab import Trouble, collector
+from clicklab import Trouble, collector, servers
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
@@ -250,6 +251,22 @@ def test_where_awslambdaric_is_missing_it_is_said_and_the_handler_runs_all_the_s
     finally:
         collector._runtime_client.cache_clear()
     assert "made for Linux only" in capsys.readouterr().out
+
+
+DIES = """
+import os
+from clicklab import collector
+kept = collector.function()
+function = kept.__enter__()
+function.freeze()
+print(function._process.pid, flush=True)
+os._exit(1)
+"""
+
+
+def test_a_frozen_function_does_not_outlive_the_notebook_that_died():
+    frozen = int(subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True).stdout)
+    servers.wait_for("its end", lambda: "it is still there" if psutil.pid_exists(frozen) else "", 30, quiet=True)
 
 
 def test_a_handler_that_cannot_be_imported_is_named():

@@ -80,7 +80,7 @@ def judge(line: Line) -> Found | None:
         if ours.get("message") == "rejected":
             return Found(bad=[_rejected(ours, line)])
         # Lambda's JSON log format, chosen in its console, wraps what the handler logs.
-        text, request_id = str(ours.get("message", "")), ours.get("requestId")
+        text, request_id = str(ours.get("message", "")), _text(ours.get("requestId"))
     if not (said := _SEED.search(text)):
         return None
     if request_id is None and (told := _ID_IN_PREFIX.search(text[: said.start()])):
@@ -96,15 +96,19 @@ def _ours(said: dict, line: Line) -> Found:
     click = said.get("click")
     if not isinstance(click, dict):
         raise Unreadable("a click's line without a click")
-    request_id = str(said.get("request_id") or line.place)[:64]
-    return _kept(click, 0, request_id, line, user_agent=click.get("user_agent"))
+    return _kept(click, 0, _text(said.get("request_id")) or line.place, line, user_agent=_text(click.get("user_agent")))
+
+
+def _text(value: Any) -> str | None:
+    """A value as the contract takes it from whoever handed the click over; None when it is no text."""
+    return value.encode(errors="replace").decode() or None if isinstance(value, str) else None
 
 
 def _seeds(body: Any, request_id: str, line: Line) -> Found:
     """The first handler logged any body: one click, an array of them, or {"raw": …} for what was not JSON."""
     found = Found([], [])
     for index, click in enumerate(body if isinstance(body, list) else [body]):
-        one = _kept(click, index, request_id[:64], line, user_agent=None)
+        one = _kept(click, index, request_id, line, user_agent=None)
         # It did not log who asked. No name is how a program would look, and these came from browsers.
         found.good.extend(msgspec.structs.replace(good, is_bot=good.is_webdriver is True) for good in one.good)
         found.bad.extend(one.bad)
@@ -113,7 +117,7 @@ def _seeds(body: Any, request_id: str, line: Line) -> Found:
 
 def _kept(click: Any, index: int, request_id: str, line: Line, *, user_agent: str | None) -> Found:
     """Hold one click against the contract, as the collector does."""
-    made_id = _made_id(request_id, index)
+    request_id, made_id = request_id[:64], _made_id(request_id, index)
     if isinstance(click, dict) and click.get("event_id") is None:
         click = click | {"event_id": made_id}
     try:
@@ -130,7 +134,7 @@ def _rejected(said: dict, line: Line) -> events.Rejected:
         row = msgspec.convert(said.get("rejected"), events.Rejected)
     except msgspec.ValidationError:
         raise Unreadable("a refused row's line without the row") from None
-    return msgspec.structs.replace(row, received_at=line.at, collector=COLLECTOR,
+    return msgspec.structs.replace(row, received_at=line.at, collector=COLLECTOR, payload=_text(row.payload) or "",
                                    event_id=row.event_id or _made_id(row.request_id, row.index or 0))
 
 

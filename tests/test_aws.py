@@ -15,8 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import lark
+import msgspec
 import pytest
+from clickstream_ingest import delivery, events
 from conftest import run_clicklab
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clicklab import Trouble, aws, landed, ledger, replay, servers, topics
 
@@ -58,8 +62,6 @@ def test_the_zip_holds_the_handler_and_what_it_needs_for_arm64(zipped, tmp_path)
     call = ("import sys; sys.path.insert(0, sys.argv[1]); import msgspec, crc32c; sys.path.insert(0, sys.argv[2]); "
             "import kafka, lambda_function; assert kafka.__file__.startswith(sys.argv[2]); "
             "print(lambda_function.lambda_handler({'body': '{}'}, None)['statusCode'])")
-    import msgspec
-
     ran = subprocess.run([sys.executable, "-I", "-c", call, str(Path(msgspec.__file__).parents[1]), str(tmp_path)],
                          capture_output=True, text=True, env={**os.environ, "CLICK_SINK": "log"})
     assert ran.stdout.splitlines()[-1:] == ["400"], ran.stderr
@@ -243,21 +245,55 @@ def test_clicks_of_the_first_handler_are_not_taken_for_a_programs():
     assert click.event_id == "6f9619ff-8b86-4011-b42d-00cf4fc964ff" and click.user_agent == "Mozilla/5.0"
 
 
+def test_what_the_handler_logs_is_what_the_replay_reads(monkeypatch, capsys):
+    monkeypatch.setenv("CLICK_SINK", "log")
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    click = {"path": "/클릭/", "tag": "A", "timestamp": "2026-10-31T23:59:59Z", "title": "\u2028 it's", "link_url": "https://example.com/"}
+    parsed = events.parse({"headers": {"user-agent": "Mozilla/5.0"}, "requestContext": {"requestId": "JKJaXmPLvHcESHE="},
+                           "body": json.dumps([click, {"tag": "A"}])}, at, collector="lambda")
+    delivery.send(parsed.good, parsed.bad)
+    found = [replay.judge(replay.Line(now_ms(), "stream/1", line)) for line in capsys.readouterr().out.split("\n")]
+    [good], [bad] = (one.good or one.bad for one in found if one)
+    assert events.fingerprint(good) == events.fingerprint(parsed.good[0])
+    assert (good.event_id, good.request_id, good.user_agent, good.is_bot) == (
+        parsed.good[0].event_id, "JKJaXmPLvHcESHE=", "Mozilla/5.0", False)
+    assert (bad.reason, bad.payload, bad.index) == (parsed.bad[0].reason, parsed.bad[0].payload, 1)
+
+
+json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+                           lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.sampled_from([*events.FIELDS, "raw"]) | st.text(), inside))
+
+
+@given(body=json_values, as_json=st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_whatever_a_handler_logged_becomes_clicks_refused_rows_or_an_unreadable_line(body, as_json):
+    text = f"[INFO]\t2026-11-01T00:00:00.000Z\t00000000-0000-4000-8000-000000000001\tReceived click event: {body}"
+    if as_json:
+        text = json.dumps({"level": "INFO", "message": "click", "request_id": body, "click": body})
+    try:
+        found = replay.judge(replay.Line(1_793_491_200_000, "stream/1", text))
+    except replay.Unreadable:
+        return
+    rows = [*found.good, *found.bad]
+    assert len(rows) == (1 if as_json or not isinstance(body, list) else len(body))
+    assert all(msgspec.json.encode(row) for row in rows) and len({row.event_id for row in rows}) == len(rows)
+
+
 @pytest.fixture(scope="module")
 def endpoint():
     with aws.stand_in() as address:
         yield address
 
 
-def fill(endpoint: str, group: str, events: list[tuple[int, str]]) -> None:
+def fill(endpoint: str, group: str, lines: list[tuple[int, str]]) -> None:
     """Put lines into a log group of the stand-in, a stream for each thousand as two containers of a Lambda would."""
     logs = aws.client("logs", endpoint=endpoint)
     logs.create_log_group(logGroupName=group)
-    for start in range(0, len(events), 1000):
+    for start in range(0, len(lines), 1000):
         stream = f"2026/11/01/[$LATEST]{start:08x}"
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
         logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[
-            {"timestamp": at, "message": text} for at, text in sorted(events[start : start + 1000])])
+            {"timestamp": at, "message": text} for at, text in sorted(lines[start : start + 1000])])
 
 
 def seeds_line(number: int) -> str:

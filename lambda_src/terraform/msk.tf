@@ -1,7 +1,15 @@
 # Only with var.msk: a Kafka cluster in a network of its own, with no way in or out but the function.
 
 data "aws_availability_zones" "here" {
+  count = var.msk == null ? 0 : 1
+
   state = "available"
+
+  # Not the local zones an account may have opted into: MSK is not there.
+  filter {
+    name   = "opt-in-status"
+    values = ["opt-in-not-required"]
+  }
 }
 
 resource "aws_vpc" "clicks" {
@@ -17,7 +25,7 @@ resource "aws_subnet" "private" {
 
   vpc_id            = aws_vpc.clicks[0].id
   cidr_block        = cidrsubnet(aws_vpc.clicks[0].cidr_block, 2, count.index)
-  availability_zone = data.aws_availability_zones.here.names[count.index]
+  availability_zone = data.aws_availability_zones.here[0].names[count.index]
 }
 
 resource "aws_security_group" "clicks" {
@@ -34,6 +42,7 @@ resource "aws_vpc_security_group_ingress_rule" "among_themselves" {
   security_group_id            = aws_security_group.clicks[0].id
   referenced_security_group_id = aws_security_group.clicks[0].id
   ip_protocol                  = "-1"
+  description                  = "From the function and the other brokers"
 }
 
 resource "aws_vpc_security_group_egress_rule" "among_themselves" {
@@ -42,6 +51,7 @@ resource "aws_vpc_security_group_egress_rule" "among_themselves" {
   security_group_id            = aws_security_group.clicks[0].id
   referenced_security_group_id = aws_security_group.clicks[0].id
   ip_protocol                  = "-1"
+  description                  = "To the brokers, and nowhere else"
 }
 
 resource "aws_msk_configuration" "clicks" {

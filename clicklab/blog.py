@@ -314,7 +314,7 @@ def browser(**options: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def launched(kind: str, **options: Any) -> Iterator[Any]:
-    """Start Playwright's browser of a kind (`chromium`, `firefox`), with the options of its `launch`; stop it at the end."""
+    """Start Playwright's browser of a kind (`chromium`, `firefox`) with options of its `launch`; stop it at the end."""
     from playwright.sync_api import sync_playwright
 
     with ThreadPoolExecutor(1, "playwright") as thread:
@@ -455,7 +455,8 @@ def visit(
     script : str
         JavaScript that runs in each page before its own.
     using : browser
-        One that `browser` or `launched` gave; the default starts a Chromium.
+        One that `browser` or `launched` gave; the default starts a Chromium. Firefox shows no bodies: `Visit.events`
+        stays empty there.
     progress : callable
         Called with the clicks made and the clicks asked for, after each; the default prints one line at the end.
     timeout_s : float
@@ -485,9 +486,11 @@ def visit(
             try:
                 page.goto(url, wait_until="load")
             except Error as error:
-                raise Trouble(f"The blog does not answer at {url}.", error.message.splitlines()[0], "make up") from error
+                why = error.message.splitlines()[0]
+                raise Trouble(f"The blog does not answer at {url}.", why, "make up") from error
             if not page.evaluate("window.clickstream"):
-                raise Trouble(f"The pages at {url} report to nowhere.", "they were built without an endpoint", "make up")
+                why = "they were built without an endpoint"
+                raise Trouble(f"The pages at {url} report to nowhere.", why, "make up")
             pages.append(page)
         for made, leaves in enumerate(plan, start=1):
             page = pages[made % readers]

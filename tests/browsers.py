@@ -1,4 +1,4 @@
-"""What the browser tests share: a collector and a server of pages that are real, and the browsers. A plugin of conftest.py."""
+"""What the browser tests share: a real collector, a real server of pages, the browsers. A plugin of conftest.py."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def production(tmp_path_factory):
 
 
 def launch(name, tmp_path_factory, **preferences):
-    """Start a browser to which blog.test is this machine, by plain http: it has neither randomUUID nor Web Locks there."""
+    """Start a browser to which blog.test is this machine: by plain http it has neither randomUUID nor Web Locks."""
     if name == "chromium":
         return blog.browser(
             args=["--host-resolver-rules=MAP blog.test 127.0.0.1"], ignore_default_args=["--disable-back-forward-cache"]
@@ -204,7 +204,9 @@ def launch(name, tmp_path_factory, **preferences):
 
 
 @pytest.fixture(
-    scope="module", params=["chromium", pytest.param("firefox", marks=pytest.mark.browsers)], ids=["Chromium", "Firefox"]
+    scope="module",
+    params=["chromium", pytest.param("firefox", marks=pytest.mark.browsers)],
+    ids=["Chromium", "Firefox"],
 )
 def browser(request, tmp_path_factory):
     with launch(request.param, tmp_path_factory) as browser:
@@ -230,4 +232,5 @@ def page(context, url):
 
 def pytest_terminal_summary(terminalreporter):
     if USED:
-        terminalreporter.write_line("browsers used: " + ", ".join(f"{name} {version}" for name, version in USED.items()))
+        used = ", ".join(f"{name} {version}" for name, version in USED.items())
+        terminalreporter.write_line(f"browsers used: {used}")

@@ -1,7 +1,8 @@
-"""Stands between Playwright and the machine's own Firefox: hands on every message, and answers the one it does not know.
+"""Stands between Playwright and the machine's own Firefox: hands on every message, but answers one by itself.
 
-Playwright speaks WebDriver BiDi to an unchanged Firefox, but of its newest release. Each context begins by asking for a
-color scheme with a command that an ESR does not have yet; nothing here needs one. Playwright starts this as the browser.
+Playwright speaks WebDriver BiDi to an unchanged Firefox, to its newest release. Each context begins by asking for a
+color scheme with a command that an ESR does not have yet; nothing here needs one. Playwright starts this as the
+browser.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ line holds, `Replay` sends it.
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import uuid
@@ -310,7 +311,7 @@ def from_log_group(name: str, *, since: datetime | None = None, endpoint: str | 
     """Bring the clicks of a CloudWatch log group into the topic, day by day, from where the last call stopped.
 
     Each hour of the past is a partition of the table, and the sink holds every partition open that one commit writes to:
-    weeks at once exhaust it. So after a day with clicks the next one waits until these have landed.
+    weeks at once exhaust it. So before a day begins, what was sent of the days before has to have landed.
 
     Parameters
     ----------
@@ -349,12 +350,15 @@ def from_log_group(name: str, *, since: datetime | None = None, endpoint: str | 
             while start_ms <= now_ms:
                 end_ms = min(start_ms - start_ms % DAY_MS + DAY_MS, now_ms + 1)
                 before = replay.report.sent
-                replay.take(lines_of(logs, name, start_ms, end_ms, page))
+                lines = lines_of(logs, name, start_ms, end_ms, page)
+                first = next(lines, None)
+                if first and start_ms % DAY_MS == 0:
+                    _wait_until_landed(run, replay.report)
+                replay.take(itertools.chain([first] if first else [], lines))
+                if replay.report.sent > before:
+                    print(f"{_instant(start_ms):%Y-%m-%d}: {replay.report.sent - before:,} clicks sent", flush=True)
                 start_ms = end_ms
                 _note(file, Checkpoint(from_ms, min(end_ms, now_ms - LATE_MS)))
-                if replay.report.sent > before and start_ms <= now_ms:
-                    print(f"{_instant(end_ms - 1):%Y-%m-%d}: {replay.report.sent - before:,} clicks sent", flush=True)
-                    _wait_until_landed(run, replay.report)
     except (ClientError, BotoCoreError) as error:
         raise Trouble(f"AWS does not give the log group {name}.", str(error),
                       "look at the name, the region and your credentials:  aws logs describe-log-groups") from error
@@ -394,13 +398,15 @@ def _note(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def _wait_until_landed(run: str, report: Report) -> None:
+    posted = ledger.open_run(run)
+    if not posted.acknowledged:
+        return
     from clicklab import connect, landed  # here: they take seconds to load, and most calls do not wait
 
     if not servers.usable("connect") or not connect.tasks():
-        raise Trouble("One day of clicks is in the topic, the next one has to wait until these have landed.",
+        raise Trouble("The next day's clicks have to wait until those of the days before have landed.",
                       f"{report}\n      the sink does not run, and it could not hold open every hour of the past at once",
                       "run notebook 04, or  make run , which registers the sink; then the same command again")
-    posted = ledger.open_run(run)
     missing = posted.acknowledged - {s.event_id for s in ledger.wait_until_seen("the table", posted, landed.sightings,
                                                                                 ledger.default_timeout_s())}
     if missing:

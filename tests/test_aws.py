@@ -400,6 +400,17 @@ def test_clicks_that_a_second_machine_replays_again_are_posted_twice_and_one_cli
 
 
 @pytest.mark.servers
+def test_the_next_day_waits_until_the_sink_has_landed_the_days_before(second_state, endpoint):
+    group = "/aws/lambda/without-a-sink"
+    fill(endpoint, group, [(now_ms() - days * DAY_MS, seeds_line(20_000 + days)) for days in (3, 2, 1)])
+    for _ in range(2):  # trying again does not get around it
+        with pytest.raises(Trouble, match="have to wait") as caught:
+            replay.from_log_group(group, endpoint=endpoint)
+        assert "the sink does not run" in caught.value.why and "notebook 04" in caught.value.next
+    assert sum(topics.end_offsets(topics.CLICKS).values()) == 1
+
+
+@pytest.mark.servers
 def test_an_unknown_log_group_is_named_with_the_next_step(pipeline, endpoint):
     with pytest.raises(Trouble, match="no log group /aws/lambda/other") as caught:
         replay.from_log_group("/aws/lambda/other", endpoint=endpoint)

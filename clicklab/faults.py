@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +249,26 @@ def _kill_around_commits(drill: Drill) -> None:
         servers.wait_usable("connect")
 
 
+# A producer that is gone in the middle of a transaction: no commit, no abort, no goodbye.
+_LEAVES_IT_OPEN = """
+import os, sys
+from kafka import KafkaProducer
+broker, topic, timeout_ms, name = sys.argv[1:]
+producer = KafkaProducer(bootstrap_servers=broker, transactional_id=name, transaction_timeout_ms=int(timeout_ms))
+producer.init_transactions()
+producer.begin_transaction()
+producer.send(topic, b"never committed").get(timeout=10)
+os._exit(0)
+"""
+
+
+def _leave_a_transaction_open(drill: Drill) -> None:
+    """Do what a killed sink does now and then: leave a transaction open on the control topic, with the sink's time-out."""
+    timeout_ms = connect.config()["iceberg.kafka.transaction.timeout.ms"]
+    subprocess.run([sys.executable, "-c", _LEAVES_IT_OPEN, servers.address("kafka"), topics.CONTROL, timeout_ms, drill.run],
+                   check=True, timeout=60)
+
+
 def _put_poison(drill: Drill) -> None:
     """Put records on the topic that no collector would: each kind on each Kafka partition, between good clicks."""
     click = events.normalize(traffic.readers(1, 0)[0], datetime.now(UTC), user_agent="a stranger")
@@ -338,6 +359,10 @@ FAULTS = {
         f"kill -9 of Connect around the commit instant, {COMMIT_KILLS} times",
         f"a commit is there whole or not at all; an open transaction holds up landing for 12 s at most; {_ONCE}",
         _kill_around_commits, lasts_s=60),
+    "open-transaction": Fault(
+        "a producer dies in the middle of a transaction on the control topic, as a killed sink may",
+        f"the sink waits until the broker aborts it, 12 s at most; {_ONCE}",
+        _leave_a_transaction_open),
     "connect-term": Fault(
         "SIGTERM to Connect",
         f"the sink leaves its group and starts again; {_ONCE}",

@@ -390,7 +390,7 @@ FAULTS = {
         "kill -9 of the NameNode, down for 30 s", _RETRIES,
         _hold(lambda: servers.held_down("namenode"), 30), lasts_s=30),
     "safe-mode": Fault(
-        "HDFS in safe mode, read only, for 60 s", _GUARDED,
+        "HDFS in safe mode, read only, for 60 s", _RETRIES,
         _hold(_safe_mode, 60), lasts_s=60),
     "datanode-down-3s": Fault(
         "kill -9 of the DataNode, down for 3 s", _RETRIES,

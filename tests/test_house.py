@@ -158,6 +158,7 @@ def test_every_figure_says_in_words_what_it_shows(notebook):
 def test_what_a_lesson_teaches_is_typed_in_its_cells():
     taught = {"02": ["requests.post("], "03": ["KafkaProducer(", "KafkaConsumer(", "create_topics("], "04": ["requests.put("],
               "05": ["pd.read_parquet(", "plt.subplots("], "06": ["signal.SIGKILL", "ledger.check("],
+              "07": ["session.sql(", "duckdb.connect(", "rewrite_data_files("],
               "08": ["create_function", "create_api(", "create_role"]}
     for number, calls in taught.items():
         path = next(path for path in NOTEBOOKS if path.name.startswith(number))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import run_clicklab
 
-from clicklab import Trouble, course, servers
+from clicklab import Trouble, bootstrap, course, servers
 
 
 def test_a_busy_port_is_named_with_who_uses_it_and_the_way_around(second_state):
@@ -52,6 +52,26 @@ def test_without_jekyll_and_chromium_the_rest_is_named_and_the_status_is_3(secon
     assert said.returncode == 3, said.stdout + said.stderr
     assert "not executed: 01 Record clicks on a Jekyll blog: Chromium and Jekyll not on this machine" in said.stdout
     assert "Next:" in said.stdout
+
+
+def test_without_a_full_java_the_spark_notebook_is_named_and_the_status_is_3(second_state, monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap, "full_java", lambda: None)
+    assert course.exit_status(course.run(["07"])) == 3
+    said = capsys.readouterr().out
+    assert "a full Java 17 or 21 not on this machine" in said and "Next:" in said
+
+
+@pytest.mark.parametrize(("release", "is_taken"), [
+    pytest.param('JAVA_VERSION="21.0.8"\nMODULES="java.base jdk.incubator.vector"\n', True, id="whole"),
+    pytest.param('JAVA_VERSION="21.0.8"\nMODULES="java.base"\n', False, id="trimmed"),
+    pytest.param('JAVA_VERSION="25"\nMODULES="java.base jdk.incubator.vector"\n', False, id="too-new"),
+])
+def test_spark_takes_only_a_whole_java_that_it_supports(release, is_taken, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").touch()
+    (tmp_path / "release").write_text(release)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert (bootstrap.full_java() == str(tmp_path)) == is_taken
 
 
 def test_doctor_names_what_is_missing_and_how_to_get_it(second_state, tmp_path):

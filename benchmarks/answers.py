@@ -1,0 +1,148 @@
+"""Time all questions of notebook 05 against the size, for pandas, DuckDB and Spark; writes answers.csv and RESULTS.md.
+
+    .venv/bin/python benchmarks/answers.py [--largest 10000000] [--rounds 3]
+
+Each measurement is a process of its own, so that its peak memory is its own. The clicks are simulated ones, copied with other
+ids, in local Parquet files: reading over HDFS is measured in notebook 07.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clicklab import questions, servers, traffic
+
+HERE = Path(__file__).parent
+ENGINES = ("pandas", "duckdb", "spark")
+BASE = 100_000
+TIMEOUT_S = 1200
+
+
+def folder(rows: int) -> Path:
+    return servers.build_folder() / "bench" / str(rows)
+
+
+def make(rows: int) -> Path:
+    """Write `rows` clicks as Parquet: `BASE` simulated ones, again and again with other ids."""
+    place = folder(rows)
+    if not (place / "done").exists():
+        questions.write_copies(simulated().slice(0, min(rows, BASE)), rows, place / "files")
+        (place / "done").touch()
+    return place / "files"
+
+
+def simulated() -> pa.Table:
+    """`BASE` clicks of simulated readers with the table's types; their place in Kafka is made up."""
+    sent, _ = traffic.simulate(28, 9000, seed=1)
+    made = pa.Table.from_pylist([{"_kafka_partition": number % 3, "_kafka_offset": number}
+                                 | {name: getattr(click, name) for name in questions.COLUMNS if hasattr(click, name)}
+                                 for number, click in enumerate(traffic._click_of(one, "bench") for one in sent[:BASE])])
+    for name in ("timestamp", "received_at", "corrected_at"):
+        made = made.set_column(made.schema.get_field_index(name), name, made[name].cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")))
+    return made
+
+
+def measure(engine: str, place: Path) -> dict[str, float]:
+    """Answer all questions once, in this process: start-up, wall and CPU seconds, peak MB."""
+    started = time.monotonic()
+    pattern = str(place / "*.parquet")
+    if engine == "spark":
+        from clicklab import spark
+
+        session = spark.session()
+        session.sql("select 1").collect()
+    elif engine == "duckdb":
+        import duckdb
+
+        connection = duckdb.connect(config={"threads": 2})
+    ready = time.monotonic()
+    used_s = questions.cpu_s()
+    if engine == "pandas":
+        questions.by_pandas(pq.read_table(place, columns=questions.COLUMNS).to_pandas())
+    elif engine == "duckdb":
+        questions.by_duckdb(connection, f"read_parquet('{pattern}')")
+    else:
+        questions.by_spark(session, f"parquet.`{place}`")
+    done = time.monotonic()
+    used_s = questions.cpu_s() - used_s
+    # Not getrusage: its peak is inherited from the process that started this one.
+    peak_bytes = sum(_peak_bytes(pid) for pid in (os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))))
+    return {"start_s": ready - started, "wall_s": done - ready, "cpu_s": used_s, "peak_mb": peak_bytes / 2**20}
+
+
+def _peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--largest", type=int, default=10_000_000, help="rows; sizes are 10,000 and ten times more, up to it")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=2, metavar=("ENGINE", "FOLDER"), help="measure once and print JSON (used by itself)")
+    chosen = parser.parse_args()
+    if chosen.one:
+        print(json.dumps(measure(chosen.one[0], Path(chosen.one[1]))))
+        return
+    sizes = [10**power for power in range(4, 9) if 10**power <= chosen.largest]
+    rows = []
+    for size in sizes:
+        place = make(size)
+        for round_ in range(chosen.rounds):
+            for engine in ENGINES:  # in turns, so that a busy minute does not meet one of them only
+                ran = subprocess.run([sys.executable, __file__, "--one", engine, str(place)], capture_output=True, text=True,
+                                     timeout=TIMEOUT_S)
+                if ran.returncode:
+                    sys.exit(f"{engine} at {size:,} rows failed:\n{ran.stderr[-2000:]}")
+                found = json.loads(ran.stdout.splitlines()[-1])
+                rows.append({"rows": size, "engine": engine, "round": round_, **{k: round(v, 3) for k, v in found.items()}})
+                print(rows[-1], flush=True)
+                write_results(rows)  # after each: the largest takes longest, and may be given up
+
+
+def write_results(rows: list[dict]) -> None:
+    """Write all measurements to answers.csv, and their medians into RESULTS.md, between its markers."""
+    with open(HERE / "answers.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [f"{date.today()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, "
+             f"Python {platform.python_version()}; load {psutil.getloadavg()[2]:.0f} at the end. "
+             f"{max(row['round'] for row in rows) + 1} rounds, their median (smallest to largest); one process each, start-up not counted.", "",
+             "| clicks | engine | wall s | CPU s | CPU, ratio to DuckDB | peak MB | start-up s |", "|---:|---|---:|---:|---:|---:|---:|"]
+    for size in sorted({row["rows"] for row in rows}):
+        cpu = {engine: [r["cpu_s"] for r in rows if r["rows"] == size and r["engine"] == engine] for engine in ENGINES}
+        for engine in ENGINES:
+            mine = [r for r in rows if r["rows"] == size and r["engine"] == engine]
+            if not (mine and cpu["duckdb"]):
+                continue
+            wall = sorted(r["wall_s"] for r in mine)
+            lines.append(f"| {size:,} | {engine} | {median(wall):.1f} ({wall[0]:.1f} to {wall[-1]:.1f}) | {median(cpu[engine]):.1f} | "
+                         f"{median(cpu[engine]) / median(cpu['duckdb']):.1f} | {median(r['peak_mb'] for r in mine):,.0f} | "
+                         f"{median(r['start_s'] for r in mine):.1f} |")
+    file = HERE / "RESULTS.md"
+    text = file.read_text() if file.exists() else "# Results\nFigures of one machine: compare ratios, not values.\n"
+    begin, end = "<!-- answers:begin -->", "<!-- answers:end -->"
+    if begin not in text:
+        text += f"\n## Read and answer: all questions of notebook 05\n{begin}\n{end}\n"
+    before, after = text.split(begin)[0], text.split(end)[1]
+    file.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}")
+
+
+if __name__ == "__main__":
+    main()

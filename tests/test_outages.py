@@ -82,7 +82,7 @@ def test_a_broker_killed_during_requests_costs_no_click_that_was_answered_200(br
     settings = broker | {"CLICK_SINK": client}
     with serving(**settings) as request, collector.function(**settings) as function:
         sender, frozen, late = Sender(over_http(request)), Sender(by(function)), None
-        assert frozen.send(new_id()) == 200
+        frozen.send_until_acknowledged(new_id())
         refused = threading.Semaphore(0)
         is_over = threading.Event()
 

@@ -1,6 +1,5 @@
 """CLICK_SINK=kafka-confluent: the producer of confluent-kafka, written in C, for volume. Not part of the course's packages."""
 
-import queue
 import threading
 import time
 
@@ -13,6 +12,21 @@ except ImportError as missing:
         "CLICK_SINK=kafka-confluent needs the package confluent-kafka, which is not installed. "
         "Add it to what is deployed, or choose CLICK_SINK=kafka."
     ) from missing
+
+
+class Answers:
+    """What the broker said to the records of one request. The last answer wakes it, and not each."""
+
+    def __init__(self, awaited: int) -> None:
+        self.awaited = awaited
+        self.error = None
+        self.are_here = threading.Event()
+
+    def add(self, error, _) -> None:  # by the collecting thread only
+        self.awaited -= 1
+        self.error = self.error or error
+        if not self.awaited:
+            self.are_here.set()
 
 
 class Client:
@@ -50,23 +64,24 @@ class Client:
             self._producer.poll(0.1)
 
     def send(self, records: list[Record], deadline: float) -> None:
-        answers: queue.SimpleQueue = queue.SimpleQueue()
+        answers = Answers(len(records))
         try:
             for each in records:
                 self._producer.produce(
-                    each.topic, each.value, each.key, timestamp=each.timestamp_ms, headers=each.headers,
-                    on_delivery=lambda error, _: answers.put(error),
-                )  # fmt: skip
+                    each.topic,
+                    each.value,
+                    each.key,
+                    timestamp=each.timestamp_ms,
+                    headers=each.headers,
+                    on_delivery=answers.add,
+                )
         except (KafkaException, BufferError) as error:
             raise NotAcknowledged(str(error)) from error
-        for _ in records:
-            try:
-                error = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise NotAcknowledged("no answer from the broker in time") from None
-            if error is not None:
-                self.is_spent = error.fatal()
-                raise NotAcknowledged(error.str())
+        if not answers.are_here.wait(max(0.0, deadline - time.monotonic())):
+            raise NotAcknowledged("no answer from the broker in time")
+        if answers.error is not None:
+            self.is_spent = answers.error.fatal()
+            raise NotAcknowledged(answers.error.str())
 
     def close(self) -> None:
         self._is_open = False

@@ -1,6 +1,6 @@
 """Time all questions of notebook 05 against the size, for pandas, DuckDB and Spark; writes answers.csv and RESULTS.md.
 
-    .venv/bin/python benchmarks/answers.py [--largest 10000000] [--rounds 3]
+    .venv/bin/python benchmarks/answers.py [--largest 10000000] [--rounds 3] [--engines pandas duckdb spark]
 
 Each measurement is a process of its own, so that its peak memory is its own. The clicks are simulated ones, copied with other
 ids, in local Parquet files: reading over HDFS is measured in notebook 07.
@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--largest", type=int, default=10_000_000, help="rows; sizes are 10,000 and ten times more, up to it")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "FOLDER"), help="measure once and print JSON (used by itself)")
     chosen = parser.parse_args()
     if chosen.one:
@@ -104,7 +105,7 @@ def main() -> None:
     for size in sizes:
         place = make(size)
         for round_ in range(chosen.rounds):
-            for engine in ENGINES:  # in turns, so that a busy minute does not meet one of them only
+            for engine in chosen.engines:  # in turns, so that a busy minute does not meet one of them only
                 ran = subprocess.run([sys.executable, __file__, "--one", engine, str(place)], capture_output=True, text=True,
                                      timeout=TIMEOUT_S)
                 if ran.returncode:

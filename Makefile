@@ -6,7 +6,7 @@ CLICKLAB := $(PYTHON) -m clicklab
 # Each has a target of its own.
 NOT_IN_TEST := not drills and not order and not browsers
 
-.PHONY: help prepare prepare-further prepare-browsers run run-all lab up down status doctor check test test-drills test-order test-browsers site figures readme lock clean
+.PHONY: help prepare prepare-further prepare-browsers run run-all lab up down status doctor check test test-drills test-order test-browsers bench site figures readme lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ test-order: prepare-further  ## each notebook alone on empty state, each twice, 
 
 test-browsers: prepare-browsers  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
 	@$(PYTHON) -m pytest -m browsers
+
+bench: prepare-further  ## measure the collector at constant rates, without coordinated omission
+	@$(PYTHON) benchmarks/ingest.py
 
 site: prepare  ## build the executed course as a blog, into build/site
 	@$(CLICKLAB) site

@@ -141,8 +141,8 @@ def test_notebooks_run_nothing_whose_failure_stays_green(notebook):
 def test_notebooks_begin_with_their_contract_and_end_with_a_summary(notebook):
     prose = ["".join(cell["source"]) for cell in cells(notebook, "markdown")]
     number = notebook.name[:2]
-    title = next(entry.title for entry in course.manifest() if entry.number == number)
-    assert prose[0].startswith(f"# {title}\n")
+    entry = next(entry for entry in course.manifest() if entry.number == number)
+    assert prose[0].startswith(f"# {entry.title}\n") and f" {entry.minutes} minutes. Left running:" in prose[0]
     assert "You finish with" in prose[0] and "**You can then**" in prose[0] and "| needs | why |" in prose[0]
     assert any(text.startswith("## Summary") for text in prose[-2:])
 

@@ -60,8 +60,9 @@ test-order: prepare-further  ## each notebook alone on empty state, each twice, 
 test-browsers: prepare-browsers  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
 	@$(PYTHON) -m pytest -m browsers
 
-bench: prepare-further  ## measure the collector at constant rates, without coordinated omission
+bench: prepare-further  ## measure the collector at constant rates, then what the questions cost up to ten million clicks (an hour)
 	@$(PYTHON) benchmarks/ingest.py
+	@$(PYTHON) benchmarks/answers.py
 
 site: prepare  ## build the executed course as a blog, into build/site
 	@$(CLICKLAB) site

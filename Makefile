@@ -51,7 +51,7 @@ test: prepare-further  ## everything, all notebooks included, on free ports and 
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m pytest -m "$(NOT_IN_TEST)"
 
-test-drills: prepare-further  ## kill each server while clicks are produced, three times each
+test-drills: prepare-further  ## break the servers in every way three times, then all at random for ten minutes
 	@$(PYTHON) -m pytest -m drills
 
 test-order: prepare-further  ## each notebook alone on empty state, each twice, and all in reverse

@@ -37,6 +37,8 @@ class Notebook:
     minutes: int
     needs: list[str] = field(default_factory=list)
     is_further: bool = False
+    title_ko: str = ""
+    gets_ko: str = ""
 
     @property
     def number(self) -> str:

@@ -14,9 +14,19 @@ from typing import NamedTuple
 from clicklab import Trouble, bootstrap, course, servers
 
 README = servers.ROOT / "README.md"
+KOREAN = servers.ROOT / "README.ko.md"
 DOCS = servers.ROOT / "docs"
 WORDS = DOCS / "figures.json"  # the figures' alt texts: file name → what the figure says
 PIPELINE_ALT = "The pipeline"  # how the alt text of each picture of the pipeline begins
+# What the generated parts say in each language.
+HEADINGS = {
+    "en": "| notebook | you get | min | needs | a figure of it |",
+    "ko": "| 노트북 | 얻는 것 | 분 | 필요한 것 | 그림 하나 |",
+}
+EXECUTED = {
+    "en": "Executed in one go on {day}, {cores} cores: {first} · together {together:.0f} s{further}.",
+    "ko": "{day}에 한 번에 실행, 코어 {cores}개: {first} · 합계 {together:.0f} s{further}.",
+}
 
 
 def update(check: bool = False) -> None:
@@ -25,27 +35,31 @@ def update(check: bool = False) -> None:
     Parameters
     ----------
     check : bool
-        Write nothing; raise when the table of notebooks is not what course.toml gives.
+        Write nothing; raise when a table of notebooks is not what course.toml gives.
 
     Raises
     ------
     Trouble
-        With `check`: the table differs. Else: a marker is not there.
+        With `check`: a table differs. Else: a marker is not there.
     """
-    text = README.read_text(encoding="utf-8")
-    old = block(text, "notebooks")
+    for language, page in (("en", README), ("ko", KOREAN)):
+        text = page.read_text(encoding="utf-8")
+        old = block(text, "notebooks")
+        if check:
+            if notebooks_table(language) not in old:
+                raise Trouble(f"{page.name}'s table of notebooks is not that of notebooks/course.toml.",
+                              "course.toml, or a figure of docs/, was changed after it was written", "make readme")
+            continue
+        new = f"{notebooks_table(language)}\n\n{last_run(language) or old.splitlines()[-1]}"
+        page.write_text(with_block(text, "notebooks", new), encoding="utf-8")
     if check:
-        if notebooks_table() not in old:
-            raise Trouble("README.md's table of notebooks is not that of notebooks/course.toml.",
-                          "course.toml, or a figure of docs/, was changed after it was written", "make readme")
         return
-    new = with_block(text, "notebooks", f"{notebooks_table()}\n\n{last_run() or _line(old, 'Executed ')}")
     note = "kept: the servers do not run, or were not started by make up"
     if is_measurable():
-        new = with_block(new, "measured", servers.measured(servers.status()))
+        text = README.read_text(encoding="utf-8")
+        README.write_text(with_block(text, "measured", servers.measured(servers.status())), encoding="utf-8")
         note = "written from the running servers"
-    README.write_text(new, encoding="utf-8")
-    print(f"README.md: table of notebooks written; measures {note}")
+    print(f"{README.name}, {KOREAN.name}: table of notebooks written; measures {note}")
 
 
 def block(text: str, name: str) -> str:
@@ -64,22 +78,22 @@ def with_block(text: str, name: str, content: str) -> str:
     return f"{before}<!-- {name}:begin -->\n{content.strip()}\n<!-- {name}:end -->{after}"
 
 
-def notebooks_table() -> str:
+def notebooks_table(language: str) -> str:
     """A row a notebook: its title as a link, what you get, minutes, needs, and its figure of docs/."""
     words = json.loads(WORDS.read_text(encoding="utf-8")) if WORDS.exists() else {}
-    lines = ["| notebook | you get | min | needs | a figure of it |", "|---|---|---:|---|---|"]
+    lines = [HEADINGS[language], "|---|---|---:|---|---|"]
     for notebook in course.manifest():
+        title, gets = (notebook.title, notebook.gets) if language == "en" else (notebook.title_ko, notebook.gets_ko)
         needs = ", ".join(bootstrap.NAMES[name] for name in notebook.needs) or "-"
         picture = f"{notebook.number}.png"
         # A bar would begin a new cell of the table.
         alt = escape(words.get(picture, ""), quote=True).replace("|", "&#124;")
         shown = f'<a href="docs/{picture}"><img src="docs/{picture}" width="240" alt="{alt}"></a>' if alt else ""
-        lines.append(f"| [{notebook.number} {notebook.title}](notebooks/{notebook.file}) | {notebook.gets} | "
-                     f"{notebook.minutes} | {needs} | {shown} |")
+        lines.append(f"| [{notebook.number} {title}](notebooks/{notebook.file}) | {gets} | {notebook.minutes} | {needs} | {shown} |")
     return "\n".join(lines)
 
 
-def last_run() -> str:
+def last_run(language: str) -> str:
     """A line on the last run of the whole course, "" when it was not executed here from start to end."""
     record_file = course.build_folder() / "run.json"
     if not record_file.exists():
@@ -89,17 +103,13 @@ def last_run() -> str:
     first = [notebook.number for notebook in course.manifest() if not notebook.is_further]
     if set(first) - set(seconds):
         return ""
-    further = [number for number in seconds if number not in first]
 
     def listed(numbers: list[str]) -> str:
         return " · ".join(f"{number} {seconds[number]:.0f} s" for number in numbers)
 
-    return (f"Executed in one go on {record['at'][:10]}, {os.cpu_count()} cores: {listed(first)} · together "
-            f"{sum(seconds[number] for number in first):.0f} s" + (f"; then {listed(further)}" if further else "") + ".")
-
-
-def _line(text: str, beginning: str) -> str:
-    return next((line for line in text.splitlines() if line.startswith(beginning)), "")
+    further = listed([number for number in seconds if number not in first])
+    return EXECUTED[language].format(day=record["at"][:10], cores=os.cpu_count(), first=listed(first),
+                                 together=sum(seconds[number] for number in first), further=further and f"; {further}")
 
 
 def is_measurable() -> bool:

@@ -11,7 +11,7 @@ import pytest
 from clicklab import Trouble, course, readme
 
 ROOT = readme.README.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = ["README.md", "README.ko.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 
 def text(name: str) -> str:
@@ -22,6 +22,18 @@ def test_the_table_of_notebooks_is_what_the_manifest_gives():
     readme.update(check=True)
     for notebook in course.manifest():
         assert f"[{notebook.number} {notebook.title}](notebooks/{notebook.file}) | {notebook.gets} |" in text("README.md")
+        assert f"[{notebook.number} {notebook.title_ko}](notebooks/{notebook.file}) | {notebook.gets_ko} |" in text("README.ko.md")
+
+
+def test_the_korean_page_shows_the_same_commands_and_leads_to_the_same_places():
+    def commands(page):
+        return set(re.findall(r"\b(?:make [a-z-]+|python -m clicklab [a-z-]+|install\.sh)", text(page)))
+
+    def places(page):
+        return {place for place in re.findall(r"\]\(([^)\s]+)\)", text(page)) if not place.startswith("README")}
+
+    assert commands("README.ko.md") == commands("README.md")
+    assert places("README.ko.md") == places("README.md")
 
 
 def test_another_manifest_is_noticed_with_the_next_command(monkeypatch):
@@ -104,6 +116,8 @@ def test_figures_and_table_are_written_from_executed_notebooks(tmp_path, monkeyp
     page.write_text("# T\n<!-- notebooks:begin -->\nExecuted in one go before.\n<!-- notebooks:end -->\n"
                     "<!-- measured:begin -->\nkept\n<!-- measured:end -->\n")
     monkeypatch.setattr(readme, "README", page)
+    monkeypatch.setattr(readme, "KOREAN", tmp_path / "README.ko.md")
+    readme.KOREAN.write_text(page.read_text())
     monkeypatch.setattr(readme, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(readme, "WORDS", tmp_path / "docs" / "figures.json")
     monkeypatch.setattr(readme, "is_measurable", lambda: False)
@@ -124,3 +138,4 @@ def test_figures_and_table_are_written_from_executed_notebooks(tmp_path, monkeyp
         notebook.number: {"state": "passed", "seconds": 2.4} for notebook in course.manifest()}}))
     readme.update()
     assert "Executed in one go on 2026-01-02" in page.read_text() and "04 2 s" in page.read_text()
+    assert "2026-01-02에 한 번에 실행" in readme.KOREAN.read_text()

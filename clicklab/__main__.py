@@ -184,6 +184,38 @@ def replay(log_group: Annotated[str, typer.Option(help="CloudWatch log group, su
 
 
 @app.command()
+def forget(session_id: str) -> None:
+    """Erase one session from the table and from every file on HDFS; say what the topics still hold of it."""
+    from clicklab import upkeep
+
+    upkeep.forget(session_id)
+
+
+@app.command()
+def expire(keep: Annotated[int, typer.Option(help="snapshots to keep, at least 1")] = 10) -> None:
+    """Let go of old snapshots of the table and of the files that only they name."""
+    from clicklab import upkeep
+
+    upkeep.expire(keep)
+
+
+@app.command()
+def sweep(older_than_h: Annotated[float, typer.Option(help="hours, at least 1")] = 24) -> None:
+    """Remove files that no snapshot names and the sink has not announced: what killed programs left."""
+    from clicklab import upkeep
+
+    upkeep.sweep(older_than_h)
+
+
+@app.command()
+def compact() -> None:
+    """Write the small files of each hour of the table into one."""
+    from clicklab import upkeep
+
+    upkeep.compact()
+
+
+@app.command()
 def schema(write: bool = False) -> None:
     """Compare the sink's schema with the event contract; --write puts the contract's into the file."""
     from clicklab import connect

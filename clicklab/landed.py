@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -61,8 +62,10 @@ def version() -> int:
         with hdfs.read(f"{TABLE}/metadata/version-hint.text") as hint:
             newest = int(hint.read())
     except FileNotFoundError:
-        newest = 0
-    # The hint is written after the commit, so it can be behind, or absent after a kill.
+        # Absent for a moment at each commit, and after a kill in that moment. Old metadata files are removed in time.
+        there = (re.search(r"/v(\d+)\.metadata\.json$", path) for path, _ in files(f"{TABLE}/metadata"))
+        newest = max((int(found[1]) for found in there if found), default=0)
+    # The hint is written after the commit, so it can be behind.
     while _exists(hdfs, f"{TABLE}/metadata/v{newest + 1}.metadata.json"):
         newest += 1
     return newest

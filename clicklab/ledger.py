@@ -39,17 +39,20 @@ class LedgerError(Trouble):
         Event ids: acknowledged but not there; there but in no ledger; there with another content.
     repeated : set of (int, int)
         (Kafka partition, offset) that are there more than once.
+    remaining : set of str
+        Event ids removed on purpose and there all the same.
     """
 
     def __init__(self, hop: str, lost: set[str], strangers: set[str], changed: set[str], repeated: set[tuple[int, int]],
-                 too_often: set[str]):
+                 too_often: set[str], remaining: set[str] | None = None):
         self.hop, self.lost, self.strangers, self.changed, self.repeated = hop, lost, strangers, changed, repeated
-        self.too_often = too_often
+        self.too_often, self.remaining = too_often, remaining or set()
         found = [(lost, "acknowledged but not there"), (strangers, "there, but no ledger knows them"),
                  (changed, "there with another content than was posted"), (too_often, "there more often than posted"),
+                 (self.remaining, "removed on purpose, but there (the same forget again finishes)"),
                  ({f"partition {p} offset {o}" for p, o in repeated}, "the same record there more than once")]
         lines = [f"{len(names)} {what}: {', '.join(sorted(names)[:10])}" for names, what in found if names]
-        one = next(iter(sorted(lost or strangers or changed or too_often)), "EVENT_ID")
+        one = next(iter(sorted(lost or strangers or changed or too_often or self.remaining)), "EVENT_ID")
         super().__init__(f"The ledger does not hold at {hop}.", "\n      ".join(lines), f"python -m clicklab where {one}")
 
 
@@ -305,7 +308,7 @@ def audit(timeout_s: float | None = None) -> None:
     missing = {expected[place] for place in expected.keys() - there.keys()}
     extra = {there[place] for place in there.keys() - expected.keys()}
     if missing or extra:
-        raise LedgerError("the table", missing, extra, set(), set(), set())
+        raise LedgerError("the table", missing, extra - known.removed, set(), set(), set(), extra & known.removed)
     print(f"{len(topic):,} records in the topic = {len(table):,} rows in the table"
           + (f" + {len(topic) - len(table):,} dead letters, tombstones or removed" if len(topic) > len(table) else "")
           + ", offset by offset")
@@ -362,4 +365,6 @@ def where(event_id: str) -> list[str]:
     rows = [s for s in landed.sightings(since_ms) if s.event_id == event_id]
     if rows:
         return [*said, *(f"table      landed from partition {s.partition}, offset {s.offset}" for s in rows)]
+    if any(line.state == "removed" for line in lines):
+        return [*said, "table      removed on purpose"]
     return [*said, f"table      not yet: {connect.why_not_landed()}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -75,12 +75,31 @@ def ids() -> dict[str, str]:
 
 def end_offsets(topic: str) -> dict[int, int]:
     """The next offset of each Kafka partition; {} for a topic that is not there."""
+    return _offsets(topic, KafkaConsumer.end_offsets)
+
+
+def start_offsets(topic: str) -> dict[int, int]:
+    """The first offset that each Kafka partition still holds; {} for a topic that is not there."""
+    return _offsets(topic, KafkaConsumer.beginning_offsets)
+
+
+def _offsets(topic: str, ask: Callable) -> dict[int, int]:
     consumer = KafkaConsumer(bootstrap_servers=servers.address("kafka"))
     try:
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        return {tp.partition: offset for tp, offset in consumer.end_offsets(partitions).items()} if partitions else {}
+        return {tp.partition: offset for tp, offset in ask(consumer, partitions).items()} if partitions else {}
     finally:
         consumer.close()
+
+
+def group_offsets(group: str) -> dict[int, int]:
+    """How far a consumer group has read each Kafka partition of `clickstream`; {} for one that has not begun."""
+    client = admin()
+    try:
+        found = client.list_group_offsets({group: None})[group]
+        return {tp.partition: at.offset for tp, at in found.items() if tp.topic == CLICKS and at.offset >= 0}
+    finally:
+        client.close()
 
 
 def records(topic: str, since_ms: int = 0) -> Iterator[Record]:

@@ -1,0 +1,176 @@
+"""The table is kept in order while the sink goes on: nothing else changes, and a kill at any step is finished by a repeat."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import run_clicklab
+from pyiceberg.manifest import ManifestFile
+
+from clicklab import collector, landed, ledger, servers, traffic, upkeep
+
+pytestmark = pytest.mark.servers
+DAY_MS = 86_400_000
+
+
+class Killed(BaseException):
+    """Ends a step where a kill would: no handler of ours catches it."""
+
+
+def post(clicks: int, seed: int, per_s: float | None = None) -> str:
+    run = ledger.new_run("98")
+    collector.post(traffic.readers(clicks, seed), run, user_agent=traffic.USER_AGENT, per_s=per_s)
+    return run
+
+
+def rows_of(session: str) -> int:
+    return landed.rows(["session_id"]).column(0).to_pylist().count(session)
+
+
+def places_with_contents(rows: list) -> Counter:
+    return Counter((row.partition, row.offset, row.event_id, row.fingerprint) for row in rows)
+
+
+def files_that_hold(session: str) -> list[str]:
+    """Every file on HDFS below the table, read as it is: whether a snapshot names it or not."""
+    held, found = [], landed.table()
+    column = found.schema().find_field("session_id").field_id
+    for path, size_bytes in landed.files():
+        if path.endswith(".parquet") and session in pq.read_table(path, filesystem=landed.filesystem()).column("session_id").to_pylist():
+            held.append(path)
+        if path.endswith(".avro") and "/snap-" not in path:
+            manifest = ManifestFile.from_args(
+                manifest_path=f"hdfs://{servers.address('namenode')}{path}", manifest_length=size_bytes, partition_spec_id=0,
+                content=0, sequence_number=1, min_sequence_number=1, added_snapshot_id=1)
+            for entry in manifest.fetch_manifest_entry(found.io, discard_deleted=False):
+                bounds = [(bounds or {}).get(column, b"") for bounds in (entry.data_file.lower_bounds, entry.data_file.upper_bounds)]
+                if any(bound.startswith(session[:15].encode()) for bound in bounds):
+                    held.append(path)
+    return held
+
+
+def killed_at(step: str, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a forget that ends between two of its steps."""
+    def end(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if step == "before the commit":
+            patch.setattr(upkeep, "_publish", end)
+        elif step == "before the old snapshots go":
+            patch.setattr(upkeep, "_expire", end)
+        elif step == "before the files go":
+            # Of an expire's own note; the call at the beginning finds none.
+            finish, calls = upkeep.finish, Counter()
+            patch.setattr(upkeep, "finish", lambda: (calls.update(n=1), end() if calls["n"] > 1 else finish())[1])
+        else:
+            client = landed.client()
+
+            class Dies:
+                def __getattr__(self, name):
+                    return getattr(client, name)
+
+                def delete(self, path):
+                    client.delete(path)
+                    raise Killed
+
+            patch.setattr(landed, "client", Dies)
+        upkeep.forget(session)
+
+
+def test_a_session_is_forgotten_while_clicks_arrive_however_often_the_forget_is_killed(pipeline, monkeypatch, capsys):
+    before = post(300, 61)
+    ledger.check("the table", before, landed.sightings)
+    session = Counter(filter(None, landed.rows(["session_id"]).column(0).to_pylist())).most_common(1)[0][0]
+    count = rows_of(session)
+    with ThreadPoolExecutor(1) as pool:
+        meanwhile = pool.submit(post, 1200, 62, 60)
+        for step in ("before the commit", "before the old snapshots go", "before the files go", "after the first file went"):
+            killed_at(step, session, monkeypatch)
+            assert rows_of(session) == (count if step == "before the commit" else 0), step
+        upkeep.forget(session)
+        meanwhile = meanwhile.result()
+    said = capsys.readouterr().out
+    assert "no file on HDFS holds it" in said and f"topic clickstream still holds {count:,} of its records" in said
+    assert "delete_records(" in said and "The cost:" in said
+    assert files_that_hold(session) == []
+    assert upkeep.sink_offsets(landed.table())
+    ledger.check("the table", meanwhile, landed.sightings)
+    ledger.audit()
+
+    servers.send_signal("connect", signal.SIGKILL)
+    servers.wait_usable("connect")
+    ledger.check("the table", post(40, 63), landed.sightings)
+    ledger.audit()
+    assert rows_of(session) == 0 and files_that_hold(session) == []
+
+
+def test_small_files_become_one_and_old_snapshots_go_while_rows_and_offsets_stay(pipeline, capsys):
+    for seed in (71, 72):
+        ledger.check("the table", post(60, seed), landed.sightings)
+    rows = places_with_contents(landed.sightings())
+    with ThreadPoolExecutor(1) as pool:
+        meanwhile = pool.submit(post, 400, 73, 40)
+        upkeep.compact()
+        assert not rows - places_with_contents(landed.sightings()), "a row is gone"
+        upkeep.expire(keep=2)
+        assert not rows - places_with_contents(landed.sightings()), "a row is gone"
+        run = meanwhile.result()
+    ledger.check("the table", run, landed.sightings)
+    ledger.audit()
+    assert "small files became" in capsys.readouterr().out
+
+
+def test_expire_keeps_the_sinks_offsets_when_another_program_made_the_newest_snapshot(pipeline, monkeypatch):
+    for seed in (74, 75):
+        ledger.check("the table", post(20, seed), landed.sightings)
+    wanted = upkeep.sink_offsets(landed.table())
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "sink_offsets", lambda table: {})  # as Spark's compaction does it
+        upkeep.compact()
+    assert wanted and not upkeep._offsets(landed.table().current_snapshot())
+    upkeep.expire(keep=1)
+    assert upkeep.sink_offsets(landed.table()) == wanted
+
+
+def test_sweep_takes_what_killed_programs_left_and_never_what_the_sink_announced(pipeline, capsys):
+    ledger.check("the table", post(20, 81), landed.sightings)
+    hdfs, long_ago = landed.client(), int(time.time() * 1000) - 2 * DAY_MS
+    left = [f"{landed.TABLE}/data/{uuid.uuid4()}.parquet", f"{landed.TABLE}/metadata/{uuid.uuid4()}-m0.avro"]
+    young = f"{landed.TABLE}/data/{uuid.uuid4()}.parquet"
+    for path in (*left, young):
+        with hdfs.create(path) as file:
+            file.write(b"PAR1")
+    for path in left:
+        hdfs.set_times(path, long_ago, long_ago)
+    # No room for metadata: the sink writes and announces its files, and cannot commit them.
+    servers.hdfs_admin("-setSpaceQuota", "1", f"{landed.TABLE}/metadata")
+    try:
+        run = post(60, 82)
+        servers.wait_for("files that are announced", lambda: "" if upkeep._announced(landed.table()) else "none yet", 60)
+        announced = upkeep._announced(landed.table())
+        waiting = [path for path, _ in landed.files() if path.rsplit("/", 1)[1] in announced]
+        for path in waiting:
+            hdfs.set_times(path, long_ago, long_ago)
+        upkeep.sweep()
+    finally:
+        servers.hdfs_admin("-clrSpaceQuota", f"{landed.TABLE}/metadata")
+    there = {path for path, _ in landed.files()}
+    assert waiting and there.issuperset(waiting) and young in there and not there.intersection(left)
+    assert "2 files removed" in capsys.readouterr().out
+    ledger.check("the table", run, landed.sightings)
+    ledger.audit()
+    hdfs.delete(young)
+
+
+def test_commands_refuse_what_cannot_be_meant():
+    for words, said in ((("forget", "yesterday"), "is no session_id"), (("expire", "--keep", "0"), "without a snapshot"),
+                        (("sweep", "--older-than-h", "0.1"), "a younger file may belong to a commit")):
+        ran = run_clicklab(*words)
+        assert ran.returncode == 1 and said in ran.stderr and "Next:" in ran.stderr

@@ -216,11 +216,12 @@ def compact() -> None:
 
 
 @app.command()
-def schema(write: bool = False) -> None:
-    """Compare the sink's schema with the event contract; --write puts the contract's into the file."""
+def schema(write: Annotated[bool, typer.Option("--write", help="put the contract's into the sink's file")] = False,
+           put: Annotated[bool, typer.Option("--put", help="give the file to the sink")] = False) -> None:
+    """Compare the sink's schema with the event contract and say what kind of change each difference is."""
     from clicklab import connect
 
-    connect.schema(write)
+    connect.schema(write, put)
 
 
 @app.command()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from datetime import datetime
+from typing import NamedTuple
 
 import hdfs_native
 import requests
@@ -118,25 +120,93 @@ def why_not_landed() -> str:
     return f"the sink runs and commits every {servers.setting('COMMIT_INTERVAL_MS')} ms. Next: wait for one interval"
 
 
-def schema(write: bool) -> None:
-    """Compare the schema in the sink's file with the event contract; `write` puts the contract's there.
+def schema(write: bool, put: bool = False) -> None:
+    """Compare the schema in the sink's file with the event contract, and say what kind of change each difference is.
+
+    Parameters
+    ----------
+    write : bool
+        Put the contract's into the file, if every change reaches the table without loss.
+    put : bool
+        Then give it to the sink, too, and wait until its task runs.
 
     Raises
     ------
     Trouble
-        They differ, and `write` is False.
+        They differ, and `write` is False; or a change would lose clicks or values, whatever `write` is.
     """
     chosen = json.loads(CONFIG.read_text())
-    wanted = json.dumps(events.connect_schema(), separators=(",", ":"))
-    if chosen["value.converter.schema.content"] == wanted:
+    present, wanted = json.loads(chosen["value.converter.schema.content"]), events.connect_schema()
+    changes = schema_changes(present, wanted)
+    for change in changes:
+        print(change.says)
+    if refused := [change for change in changes if change.way]:
+        raise Trouble("The event contract was changed in a way that loses clicks or values; nothing is written.",
+                      "\n      ".join(change.says for change in refused), "; ".join(dict.fromkeys(change.way for change in refused)))
+    text = json.dumps(wanted, separators=(",", ":"))
+    if chosen["value.converter.schema.content"] == text:
         print("the sink's schema is the event contract's")
     elif not write:
         raise Trouble(f"The schema in {CONFIG.name} is not the event contract's.", "events.py was changed, the file was not",
                       "python -m clicklab schema --write")
     else:
-        chosen["value.converter.schema.content"] = wanted
+        chosen["value.converter.schema.content"] = text
         CONFIG.write_text(json.dumps(chosen, indent=2) + "\n")
-        print(f"wrote {CONFIG.relative_to(servers.ROOT)}; register it again with notebook 04")
+        print(f"wrote {CONFIG.relative_to(servers.ROOT)}. Next: python -m clicklab schema --put, and only then deploy the handler: "
+              "what a new handler sends before the sink knows the field would land without it")
+    if put:
+        register()
+        print("the sink has it; the table gets its new columns with the next click. Now deploy the handler")
+
+
+class Change(NamedTuple):
+    """A difference between two schemas: what it is and does, and the way around it; no way where it is fine as it is."""
+
+    field: str
+    says: str
+    way: str = ""
+
+
+# Of each pair the table's column takes the second without a loss; int8 to int32 are one kind of column.
+_WIDER = {*itertools.combinations(("int8", "int16", "int32", "int64"), 2), ("float32", "float64")}
+
+
+def schema_changes(old: dict, new: dict) -> list[Change]:
+    """What changes from one Connect schema to another, field by field, in the order of the new one.
+
+    Parameters
+    ----------
+    old, new : dict
+        As `value.converter.schema.content` holds them.
+    """
+    before, after = ({field["field"]: field for field in each["fields"]} for each in (old, new))
+    changes = []
+    for name, field in after.items():
+        is_optional, kind = field.get("optional", False), _kind(field)
+        if name not in before:
+            changes.append(Change(name, f"{name}: new, {kind}, optional; old rows are null") if is_optional else Change(
+                name, f"{name}: new and required, but no record in the topic has it: each would be a dead letter", f"make {name} optional"))
+            continue
+        was, was_optional = _kind(before[name]), before[name].get("optional", False)
+        if (was, kind) in _WIDER:
+            changes.append(Change(name, f"{name}: widened from {was} to {kind}; the rows stay"))
+        elif was != kind:
+            harm = ("what no longer fits becomes another number without a sign" if (kind, was) in _WIDER else
+                    "the column keeps its type, so the sink fails at the first value that does not fit, or turns it into 0 or null")
+            changes.append(Change(name, f"{name}: {was} becomes {kind}; {harm}", f"put {name} back and add an optional field of another name"))
+        if is_optional != was_optional:
+            changes.append(Change(name, f"{name}: {'required' if was_optional else 'optional'} becomes "
+                                  f"{'optional' if is_optional else 'required'}; records already in the topic, and readers, rely on it",
+                                  f"put {name} back as it was"))
+    for name in before.keys() - after.keys():
+        harm = "what is still sent in it is dropped without a sign" if before[name].get("optional") else (
+            "the column is required, so the sink fails at the first click")
+        changes.append(Change(name, f"{name}: removed; {harm}", f"put {name} back; an optional field may stay empty"))
+    return changes
+
+
+def _kind(field: dict) -> str:
+    return "instant" if field.get("name", "").endswith(".Timestamp") else field["type"]
 
 
 # --- Topics and table belong together ------------------------------------------------------------------------------------

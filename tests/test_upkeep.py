@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import signal
 import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
+import requests
+from clickstream_ingest import events
 from conftest import run_clicklab
+from kafka import KafkaProducer
 from pyiceberg.manifest import ManifestFile
 
-from clicklab import collector, landed, ledger, servers, traffic, upkeep
+from clicklab import Trouble, collector, connect, landed, ledger, servers, topics, traffic, upkeep
 
 pytestmark = pytest.mark.servers
 DAY_MS = 86_400_000
@@ -174,3 +180,85 @@ def test_commands_refuse_what_cannot_be_meant():
                         (("sweep", "--older-than-h", "0.1"), "a younger file may belong to a commit")):
         ran = run_clicklab(*words)
         assert ran.returncode == 1 and said in ran.stderr and "Next:" in ran.stderr
+
+
+# --- Schema changes --------------------------------------------------------------------------------------------------------
+
+def changed(**kinds: str | None) -> dict:
+    """The contract's schema with fields added, retyped or, where the kind is None, removed."""
+    schema = copy.deepcopy(events.connect_schema())
+    of = {field["field"]: field for field in schema["fields"]}
+    for name, kind in kinds.items():
+        if kind is None:
+            schema["fields"].remove(of[name])
+        elif name in of:
+            of[name]["type"] = kind
+        else:
+            schema["fields"].append({"field": name, "type": kind, "optional": True})
+    return schema
+
+
+@pytest.mark.parametrize(("kinds", "says", "is_fine"), [
+    pytest.param({"campaign": "string"}, "campaign: new, string, optional; old rows are null", True, id="new-optional"),
+    pytest.param({"x": "int64"}, "x: widened from int32 to int64", True, id="widened"),
+    pytest.param({"title": None}, "title: removed; what is still sent in it is dropped", False, id="removed-optional"),
+    pytest.param({"path": None}, "path: removed; the column is required, so the sink fails", False, id="removed-required"),
+    pytest.param({"title": "int32"}, "title: string becomes int32; the column keeps its type", False, id="retyped"),
+    pytest.param({"engaged_ms": "int8"}, "engaged_ms: int32 becomes int8; what no longer fits", False, id="narrowed"),
+])
+def test_schema_says_what_kind_of_change_it_is_and_refuses_what_loses(monkeypatch, tmp_path, capsys, kinds, says, is_fine):
+    file = tmp_path / "sink.json"
+    file.write_text(before := connect.CONFIG.read_text())
+    monkeypatch.setattr(connect, "CONFIG", file)
+    monkeypatch.setattr(servers, "ROOT", tmp_path)
+    wanted = changed(**kinds)
+    monkeypatch.setattr(events, "connect_schema", lambda: wanted)
+    if is_fine:
+        connect.schema(write=True)
+        assert json.loads(json.loads(file.read_text())["value.converter.schema.content"]) == wanted
+        said = capsys.readouterr().out
+        assert says in said and "only then deploy the handler" in said
+    else:
+        with pytest.raises(Trouble, match=says) as caught:
+            connect.schema(write=True)
+        assert caught.value.next.startswith("put ") and file.read_text() == before
+
+
+def produce(clicks: int, seed: int, more: dict) -> str:
+    """What a changed handler would send, straight to the topic."""
+    run, producer = ledger.new_run("98"), KafkaProducer(bootstrap_servers=servers.address("kafka"))
+    try:
+        made = [json.loads(events.encode(events.normalize(c, datetime.now(UTC)))) | more for c in traffic.readers(clicks, seed)]
+        ids = [click["event_id"] for click in made]
+        ledger.write(run, "posted", ids, source="test", prints={c["event_id"]: events.fingerprint(c) for c in made})
+        for sent in [producer.send(topics.CLICKS, json.dumps(click).encode()) for click in made]:
+            sent.get(30)
+        ledger.write(run, "acknowledged", ids, source="test")
+    finally:
+        producer.close()
+    return run
+
+
+def put(schema: dict) -> None:
+    config = connect.config() | {"value.converter.schema.content": json.dumps(schema)}
+    requests.put(f"{servers.url('connect')}/connectors/{connect.SINK}/config", json=config, timeout=30).raise_for_status()
+
+
+def test_new_and_wider_fields_land_and_a_retyped_one_fails_until_the_schema_is_put_back(pipeline):
+    ledger.check("the table", old := post(20, 91), landed.sightings)
+    try:
+        put(changed(campaign="string", weight="int32"))
+        ledger.check("the table", new := produce(20, 92, {"campaign": "spring", "weight": 7}), landed.sightings)
+        put(changed(campaign="string", weight="int64"))
+        ledger.check("the table", wide := produce(20, 93, {"weight": 2**40}), landed.sightings)
+        rows = {row["event_id"]: (row["campaign"], row["weight"]) for row in landed.rows(["event_id", "campaign", "weight"]).to_pylist()}
+        for run, values in ((old, (None, None)), (new, ("spring", 7)), (wide, (None, 2**40))):
+            assert {rows[one] for one in ledger.open_run(run).acknowledged} == {values}
+
+        put(changed(campaign="string", weight="string"))
+        text = produce(20, 94, {"weight": "light"})
+        servers.wait_for("the task to fail", lambda: "" if "FAILED" in {state for _, state, _ in connect.tasks()} else "it runs", 60)
+    finally:
+        connect.register()
+    ledger.check("the table", text, landed.sightings)
+    ledger.audit()

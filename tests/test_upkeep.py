@@ -48,6 +48,8 @@ def files_that_hold(session: str) -> list[str]:
     held, found = [], landed.table()
     column = found.schema().find_field("session_id").field_id
     for path, size_bytes in landed.files():
+        if not size_bytes:
+            continue  # begun by a sink that found no room in HDFS
         if path.endswith(".parquet") and session in pq.read_table(path, filesystem=landed.filesystem()).column("session_id").to_pylist():
             held.append(path)
         if path.endswith(".avro") and "/snap-" not in path:

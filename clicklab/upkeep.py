@@ -246,9 +246,12 @@ def expire(keep: int = KEPT_SNAPSHOTS) -> None:
 
 def old_snapshots(table: Table, keep: int) -> list[int]:
     """Ids of the snapshots that `expire` lets go."""
-    newest_first = list(_ancestors(table))
-    with_offsets = next((n for n, s in enumerate(newest_first) if _offsets(s)), len(newest_first))
-    kept = {s.snapshot_id for s in newest_first[: max(keep, with_offsets + 1)]}
+    # By number, not by parent: a forget lets go of parents, and their children stand alone.
+    kept = {s.snapshot_id for s in sorted(table.snapshots(), key=lambda s: s.sequence_number or 0)[-keep:]}
+    for snapshot in _ancestors(table):
+        kept.add(snapshot.snapshot_id)
+        if _offsets(snapshot):
+            break
     kept |= {ref.snapshot_id for ref in table.refs().values()}
     return [s.snapshot_id for s in table.snapshots() if s.snapshot_id not in kept]
 

@@ -145,6 +145,7 @@ def test_expire_keeps_the_sinks_offsets_when_another_program_made_the_newest_sna
     assert wanted and not upkeep._offsets(landed.table().current_snapshot())
     upkeep.expire(keep=1)
     assert upkeep.sink_offsets(landed.table()) == wanted
+    assert len(landed.table().snapshots()) == 2
 
 
 def test_sweep_takes_what_killed_programs_left_and_never_what_the_sink_announced(pipeline, capsys):

@@ -19,7 +19,8 @@ DEAD_LETTERS = "clickstream-dlq"
 CONTROL = "clickstream-control"
 # Partitions of each. Three for the clicks, so that readers can share them; the others are small or need one order.
 PARTITIONS = {CLICKS: 3, REJECTED: 1, DEAD_LETTERS: 1, CONTROL: 1}
-# The table is rebuilt from the topic when it has to be, and history carries old timestamps: keep all clicks.
+# The table is rebuilt from the topic when it has to be, and history carries old timestamps: keep all clicks. On the control
+# topic the sink announces files before it commits them: what retention takes meanwhile is lost without a sign.
 KEPT_FOREVER = {"retention.ms": "-1"}
 READ_TIMEOUT_S = 60
 REQUIRED = tuple(field["field"] for field in events.connect_schema()["fields"] if not field["optional"])
@@ -57,7 +58,7 @@ def ensure() -> None:
         if missing:
             client.create_topics(
                 [NewTopic(name, num_partitions=PARTITIONS[name], replication_factor=1,
-                          topic_configs=KEPT_FOREVER if name == CLICKS else {}) for name in missing],
+                          topic_configs=KEPT_FOREVER if name in (CLICKS, CONTROL) else {}) for name in missing],
                 wait_for_metadata=True)
     finally:
         client.close()

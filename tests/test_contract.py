@@ -4,6 +4,7 @@ import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -254,7 +255,8 @@ def enter_many(path, source):
 
 def test_the_lines_of_several_processes_stay_whole(tmp_path):
     path = tmp_path / "ledger" / "run.jsonl"
-    with ProcessPoolExecutor(4) as processes:
+    # Not forked: this process may have threads that speak to Kafka or HDFS, and a fork of those may hang.
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes:
         list(processes.map(enter_many, [path] * 4, "abcd"))
     lines = [msgspec.json.decode(line, type=events.LedgerLine) for line in path.read_bytes().splitlines()]
     assert sorted(line.source for line in lines) == sorted("abcd" * 1000)

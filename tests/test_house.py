@@ -122,6 +122,11 @@ def test_notebooks_are_stripped_and_use_the_plain_kernel(notebook):
     assert len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
 
 
+def test_every_cell_of_code_is_python(notebook):
+    for cell in cells(notebook, "code"):
+        ast.parse("".join(cell["source"]))
+
+
 def test_notebooks_have_one_parameters_cell_of_plain_literals(notebook):
     tagged = [cell for cell in cells(notebook, "code") if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1

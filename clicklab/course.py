@@ -22,8 +22,8 @@ from typing import Any
 from clicklab import Missing, Trouble, bootstrap, servers
 
 NOTEBOOKS = servers.ROOT / "notebooks"
-# The kernel warns that it speaks unencrypted TCP; it does so on 127.0.0.1 only.
-QUIET_KERNEL = ["--IPKernelApp.log_level=40"]
+# The kernel tells that it speaks unencrypted TCP, which it does on 127.0.0.1 only, and that it was interrupted at its end.
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
 CELL_TIMEOUT_S = 300  # and longer than a click may take to land, when the commit interval is long
 
 

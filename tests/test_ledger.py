@@ -17,16 +17,16 @@ def click(number: int) -> dict:
 
 
 @pytest.fixture
-def posted(own_data):
-    """A run of ten acknowledged clicks, and how the topic shows them."""
+def posted(monkeypatch, tmp_path):
+    """A run of ten acknowledged clicks in a ledger of its own, and how the topic shows them."""
+    monkeypatch.setenv("CLICKSTREAM_STATE", str(tmp_path))
     run = ledger.new_run("99")
     made = [events.normalize(click(n), datetime.now(UTC)) for n in range(10)]
     ledger.write(run, "posted", [c.event_id for c in made], source="test",
                  prints={c.event_id: events.fingerprint(c) for c in made})
     ledger.write(run, "acknowledged", [c.event_id for c in made], source="test")
     seen = [Sighting(c.event_id, n % 3, n // 3, events.fingerprint(c)) for n, c in enumerate(made)]
-    yield run, seen
-    ledger.file(run).unlink()
+    return run, seen
 
 
 def test_a_hop_that_holds_every_click_once_is_fine(posted, capsys):
@@ -101,11 +101,8 @@ def test_a_click_adopted_from_the_dev_servers_run_is_still_posted_once(posted):
     run, seen = posted
     ledger.file(run).rename(ledger.file(ledger.BROWSER))
     ledger.adopt(run, [seen[0].event_id])
-    try:
-        assert ledger.open_run(run).acknowledged == {seen[0].event_id}
-        assert ledger.everything().posted[seen[0].event_id] == 1
-    finally:
-        ledger.file(ledger.BROWSER).unlink()
+    assert ledger.open_run(run).acknowledged == {seen[0].event_id}
+    assert ledger.everything().posted[seen[0].event_id] == 1
 
 
 @pytest.fixture

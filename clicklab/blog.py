@@ -94,7 +94,10 @@ def _post(notebook: Path, day: date, stamp: str) -> tuple[str, dict[str, bytes]]
     import nbformat  # with nbconvert half a second; only building needs them
     from nbconvert import MarkdownExporter
 
+    from clicklab import course
+
     cells = nbformat.read(notebook, as_version=4)
+    cells.cells = [cell for cell in cells.cells if cell.get("id") != course.NEIGHBORS]  # the layout links them itself
     cells.metadata.setdefault("language_info", {"name": "python"})  # without it, which stripping may take, no colors
     # From /posts/SLUG/ up to the blog's root, wherever that is served.
     folder = f"../../{PICTURES}/{_slug(notebook.stem)}"

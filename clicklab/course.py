@@ -24,6 +24,7 @@ from clicklab import Missing, Trouble, bootstrap, servers
 NOTEBOOKS = servers.ROOT / "notebooks"
 # The kernel tells that it speaks unencrypted TCP, which it does on 127.0.0.1 only, and that it was interrupted at its end.
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
+NEIGHBORS = "neighbors"  # id of the cell that links to the notebooks before and after
 CELL_TIMEOUT_S = 300  # and longer than a click may take to land, when the commit interval is long
 
 
@@ -68,6 +69,24 @@ def manifest() -> list[Notebook]:
     """The notebooks in their order."""
     entries = tomllib.loads((NOTEBOOKS / "course.toml").read_text())["notebook"]
     return [Notebook(**entry) for entry in entries]
+
+
+def cells(notebook: Notebook) -> list[dict[str, Any]]:
+    """The notebook's cells as they are in its file."""
+    return json.loads(notebook.path.read_text(encoding="utf-8"))["cells"]
+
+
+def neighbors(notebook: Notebook, language: str = "en") -> str:
+    """The links to the notebooks before and after, as the Markdown of a notebook's last cell."""
+    every = manifest()
+    place = every.index(notebook)
+
+    def link(other: Notebook, form: str) -> str:
+        return f"[{form.format(other.title_ko if language == 'ko' else other.title)}]({other.file})"
+
+    before = [link(every[place - 1], "← {}")] if place else []
+    after = [link(every[place + 1], "{} →")] if place + 1 < len(every) else []
+    return " · ".join(before + after)
 
 
 def build_folder() -> Path:

@@ -152,6 +152,12 @@ def test_notebooks_begin_with_their_contract_and_end_with_a_summary(notebook):
     assert any(text.startswith("## Summary") for text in prose[-2:])
 
 
+def test_notebooks_end_with_the_links_to_their_neighbors(notebook):
+    entry = next(entry for entry in course.manifest() if entry.path == notebook)
+    last = course.cells(entry)[-1]
+    assert last["id"] == course.NEIGHBORS and "".join(last["source"]) == course.neighbors(entry)
+
+
 def test_every_figure_says_in_words_what_it_shows(notebook):
     for cell in cells(notebook, "code"):
         source = "".join(cell["source"])

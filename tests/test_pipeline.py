@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import exercises
 import psutil
 import pytest
 import requests
@@ -86,11 +87,18 @@ def test_the_blog_is_accessible_to_those_who_cannot_see_or_point(course_run, sch
 
 
 @pytest.mark.parametrize("notebook", course.manifest(), ids=lambda notebook: notebook.number)
-def test_plain_papermill_runs_each_notebook_from_another_folder(pipeline, course_run, notebook, tmp_path):
+def test_plain_papermill_runs_each_notebook_from_another_folder_and_its_exercises_are_judged(pipeline, course_run, notebook, tmp_path):
     papermill = Path(sys.executable).with_name("papermill")
-    ran = subprocess.run([papermill, "--no-progress-bar", notebook.path, "out.ipynb"], cwd=tmp_path, capture_output=True,
+    exercises.answered(notebook, tmp_path / "answered.ipynb")
+    ran = subprocess.run([papermill, "--no-progress-bar", "answered.ipynb", "out.ipynb"], cwd=tmp_path, capture_output=True,
                          text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr[-3000:]
+    said = exercises.judgments(tmp_path / "out.ipynb")
+    print(*said, sep="\n")
+    for one in said:
+        assert one.untouched.startswith("Not answered yet. ")
+        assert one.wrong.startswith("Not yet: ") and one.hint in one.wrong
+        assert one.solution.startswith("Right. ")
 
 
 @pytest.mark.parametrize("request_", [each for each in REQUESTS if "event" not in each.values[0]])

@@ -28,8 +28,8 @@ run-all: prepare-further  ## the same with the further notebooks, 06 to 08
 	@$(CLICKLAB) up
 	@$(CLICKLAB) run --all; status=$$?; echo "The pipeline is still up. Stop it with  make down"; exit $$status
 
-lab: up  ## open JupyterLab on the notebooks, with the pipeline running
-	@$(PYTHON) -m jupyter lab --ip 127.0.0.1 --port "$$($(CLICKLAB) setting LAB_PORT)" --ServerApp.root_dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+lab: up  ## open JupyterLab on the notebooks, with the pipeline running (SITE_LANG=ko: their prose in Korean)
+	@$(PYTHON) -m jupyter lab --ip 127.0.0.1 --port "$$($(CLICKLAB) setting LAB_PORT)" --ServerApp.root_dir "$$($(CLICKLAB) lab-folder)" $(if $(filter 0,$(shell id -u)),--allow-root)
 
 up: prepare  ## start all servers and wait until they are usable
 	@$(CLICKLAB) up
@@ -64,7 +64,7 @@ bench: prepare-further  ## measure the collector at constant rates, then what th
 	@$(PYTHON) benchmarks/ingest.py
 	@$(PYTHON) benchmarks/answers.py
 
-site: prepare  ## build the executed course as a blog, into build/site
+site: prepare  ## build the executed course as a blog, into build/site (SITE_LANG=ko: in Korean too, under ko/)
 	@$(CLICKLAB) site
 
 figures:  ## take the front page's figures from the notebooks last executed

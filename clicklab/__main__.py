@@ -86,11 +86,29 @@ def setting(name: str) -> None:
 
 @app.command()
 def site() -> None:
-    """Build the executed course as a blog, into build/site."""
+    """Build the executed course as a blog, into build/site; with SITE_LANG=ko in Korean too, under ko/."""
     from clicklab import course
 
     course.site()
-    print(f"built build/site/; the server blog shows it at {servers.url('blog')}")
+    root = course.LANGUAGES[servers.setting("SITE_LANG")]["baseurl"]
+    print(f"built build/site{root}/; the server blog shows it at {servers.url('blog')}{root}/")
+
+
+@app.command(hidden=True)
+def lab_folder() -> None:
+    """Print the folder of notebooks that JupyterLab opens (the Makefile calls it)."""
+    from clicklab import course
+
+    print(course.lab_folder())
+
+
+@app.command()
+def korean() -> None:
+    """Name what notebooks/ko/ lacks of the course's prose, and what is out of date; exit 1 when there is something."""
+    from clicklab import korean
+
+    print("\n".join(korean.report()) or "every piece of prose is there in Korean, and none is out of date")
+    sys.exit(1 if korean.report() else 0)
 
 
 @app.command()

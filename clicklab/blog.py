@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from clicklab import Missing, Trouble, bootstrap
+from clicklab import Missing, Trouble, bootstrap, course, korean
 
 ROOT = bootstrap.ROOT
 JEKYLL_TIMEOUT_S = 120
@@ -41,7 +41,7 @@ CHROMIUM_FLAGS = [
 # --- Building ---------------------------------------------------------------------------------------------------------
 
 
-def assemble(destination: Path | str, executed: Path | None = None) -> Path:
+def assemble(destination: Path | str, executed: Path | None = None, language: str = "en") -> Path:
     """Put together what Jekyll builds: the demo blog, the snippet, and a post for each notebook.
 
     Parameters
@@ -50,6 +50,8 @@ def assemble(destination: Path | str, executed: Path | None = None) -> Path:
         Replaced, if it is there.
     executed : path
         Folder of executed notebooks and their run.json: posts show what came out, and when. Default: posts without outputs.
+    language : str
+        Of the posts' prose: `en`, or `ko` for what notebooks/ko/ holds.
 
     Returns
     -------
@@ -63,44 +65,46 @@ def assemble(destination: Path | str, executed: Path | None = None) -> Path:
     posts = destination / "_posts"
     posts.mkdir(exist_ok=True)
     run = json.loads((executed / "run.json").read_text()) if executed else {}
-    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        day = FIRST_POST + timedelta(days=int(notebook.name[:2]))
-        name = _slug(notebook.stem)
-        if executed and (executed / notebook.name).exists():
-            notebook = executed / notebook.name
-        text, pictures = _post(notebook, day, _stamp(run, notebook.name[:2]))
-        (posts / f"{day}-{name}.md").write_text(text, encoding="utf-8")
+    for notebook in course.manifest():
+        day = FIRST_POST + timedelta(days=int(notebook.number))
+        text, pictures = _post(notebook, day, executed, run, language)
+        (posts / f"{day}-{notebook.slug}.md").write_text(text, encoding="utf-8")
         for picture, data in pictures.items():
-            (destination / PICTURES / name).mkdir(parents=True, exist_ok=True)
-            (destination / PICTURES / name / picture).write_bytes(data)
+            (destination / PICTURES / notebook.slug).mkdir(parents=True, exist_ok=True)
+            (destination / PICTURES / notebook.slug / picture).write_bytes(data)
     return destination
 
 
-def _slug(stem: str) -> str:
-    return stem.replace("_", "-")
+# What the run stamp says: of the notebook, and of a count at a hop.
+STAMPS = {
+    "en": ("Executed {at} in {seconds:.0f} s", "{clicks:,} {hop}"),
+    "ko": ("{at}에 실행, {seconds:.0f}초", "{hop} {clicks:,}"),
+}
 
 
-def _stamp(run: dict[str, Any], number: str) -> str:
+def _stamp(run: dict[str, Any], number: str, language: str) -> str:
     """When a notebook was executed and what was counted, as a line of Markdown; "" when it was not."""
     if not (mine := run.get("notebooks", {}).get(number)):
         return ""
-    counted = run["clicks"].get(number, {})
-    return f"*Executed {run['at']} in {mine['seconds']:.0f} s" + "".join(
-        f" · {clicks:,} {hop}" for hop, clicks in counted.items()) + "*"
+    executed, counted = STAMPS[language]
+    hops = run["clicks"].get(number, {})
+    return "*" + " · ".join([executed.format(at=run["at"], seconds=mine["seconds"])]
+                            + [counted.format(clicks=clicks, hop=hop) for hop, clicks in hops.items()]) + "*"
 
 
-def _post(notebook: Path, day: date, stamp: str) -> tuple[str, dict[str, bytes]]:
+def _post(notebook: course.Notebook, day: date, executed: Path | None, run: dict[str, Any], language: str) -> tuple[str, dict[str, bytes]]:
     """A notebook as a post: its text, and the pictures that it shows by their file names."""
     import nbformat  # with nbconvert half a second; only building needs them
     from nbconvert import MarkdownExporter
 
-    from clicklab import course
-
-    cells = nbformat.read(notebook, as_version=4)
+    was_executed = executed and (executed / notebook.file).exists()
+    cells = nbformat.read(executed / notebook.file if was_executed else notebook.path, as_version=4)
+    if language == "ko":
+        cells = korean.translate(notebook, cells)
     cells.cells = [cell for cell in cells.cells if cell.get("id") != course.NEIGHBORS]  # the layout links them itself
     cells.metadata.setdefault("language_info", {"name": "python"})  # without it, which stripping may take, no colors
     # From /posts/SLUG/ up to the blog's root, wherever that is served.
-    folder = f"../../{PICTURES}/{_slug(notebook.stem)}"
+    folder = f"../../{PICTURES}/{notebook.slug}"
     # Else each line that a cell printed as it went is a block of its own.
     exporter = MarkdownExporter(preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"])
     body, found = exporter.from_notebook_node(cells, resources={"output_files_dir": folder})
@@ -113,19 +117,16 @@ def _post(notebook: Path, day: date, stamp: str) -> tuple[str, dict[str, bytes]]
         return f'src="{folder}/{name}"'
 
     body = re.sub(r'src="data:image/png;base64,([^"]+)"', kept, body)
-    body = re.sub(r"\]\((\d\d_\w+)\.ipynb", lambda match: f"](../{_slug(match[1])}/", body)
-    heading = re.search(r"^# +(.+)$", body, re.MULTILINE)
-    title = heading[1] if heading else notebook.stem[3:].replace("_", " ").capitalize()
-    if heading:
-        body = body[: heading.start()] + body[heading.end() :]
-    body = f"{body.strip()}\n\n{stamp}"
+    body = re.sub(r"\]\((\d\d_\w+)\.ipynb", lambda match: f"](../{match[1].replace('_', '-')}/", body)
+    body = re.sub(r"^# .+$", "", body, count=1, flags=re.MULTILINE)  # the layout has the title
+    body = f"{body.strip()}\n\n{_stamp(run, notebook.number, language)}"
     front_matter = {
-        "title": _plain(title),
+        "title": notebook.title_ko if language == "ko" else notebook.title,
         "description": _plain(body.split("\n\n")[0]),
         "date": f"{day} 09:00:00 +0900",
         "categories": ["Data engineering", "Clickstream"],
         "tags": ["clickstream", "kafka", "hdfs"],
-        "lang": "en",
+        "lang": language,
         "excerpt_separator": "",  # an excerpt would cut the body inside `raw`
     }
     # JSON is YAML, and quotes whatever a title holds.
@@ -151,6 +152,8 @@ def build(
     endpoint: str | None = None,
     executed: Path | None = None,
     files: dict[str, str] | None = None,
+    language: str = "en",
+    settings: dict[str, Any] | None = None,
 ) -> Path:
     """Build the demo blog with the real Jekyll.
 
@@ -167,6 +170,10 @@ def build(
         As for `assemble`.
     files : dict
         Path in the blog → text, put there before Jekyll builds.
+    language : str
+        As for `assemble`.
+    settings : dict
+        Keys of _config.yml that are other ones in this build.
 
     Returns
     -------
@@ -188,7 +195,7 @@ def build(
             bootstrap.install_command(["jekyll"]),
         )
     destination = Path(destination)
-    source, site = assemble(destination / "source", executed), destination / "site"
+    source, site = assemble(destination / "source", executed, language), destination / "site"
     shutil.rmtree(site, ignore_errors=True)
     for name, text in (files or {}).items():
         (source / name).write_text(text, encoding="utf-8")
@@ -205,14 +212,16 @@ def build(
     ]
     # Without UTF-8 Ruby stumbles over Hangul; it goes by the locale, which may be C.
     environment = os.environ | {"JEKYLL_ENV": "production" if production else "development", "RUBYOPT": "-EUTF-8:UTF-8"}
+    settings = {"language": language} | (settings or {})
     inject = ["bash", str(ROOT / "blog_snippet" / "tools" / "inject-ingest-url.sh")]
     if production and endpoint:
         environment["INGEST_API_GATEWAY_URL"] = endpoint
         _run([*inject, str(source)], environment)
     elif endpoint:
-        chosen = destination / "endpoint.yml"
-        chosen.write_text(f"clickstream_endpoint: {json.dumps(endpoint)}\n", encoding="utf-8")
-        command[-1] += f",{chosen}"
+        settings["clickstream_endpoint"] = endpoint
+    chosen = destination / "chosen.yml"
+    chosen.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
+    command[-1] += f",{chosen}"
     _run(command, environment)
     if production and endpoint:
         _run([*inject, "--check", str(site)], environment)

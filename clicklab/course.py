@@ -284,41 +284,96 @@ def versions() -> dict[str, str]:
     return found
 
 
-def build_blog() -> Path:
-    """Build the demo blog into the state folder, where its server finds it; with what the notebooks last gave, if anything."""
+# What the blog says of itself where its course is in another language, and where that lies.
+LANGUAGES: dict[str, dict[str, Any]] = {
+    "en": {"baseurl": "", "language_name": "English"},
+    "ko": {"baseurl": "/ko", "language_name": "한국어", "title": "클릭스트림 노트", "tagline": "클릭 한 번, 페이지에서 차트까지",
+           "description": "이 블로그는 스스로 설명하는 파이프라인으로 측정된다."},
+}
+
+
+def build_blog(destination: Path | None = None, *, publish_to: str | None = None) -> Path:
+    """Build the demo blog, with what the notebooks last gave, if anything; with SITE_LANG=ko the Korean one too, under /ko/.
+
+    Parameters
+    ----------
+    destination : path
+        Default: the state folder, where the blog's server finds it.
+    publish_to : str
+        The collector's address: build as for publishing.
+
+    Returns
+    -------
+    Path
+        The folder of the pages.
+
+    Raises
+    ------
+    Trouble
+        SITE_LANG is no language of the course, or Jekyll failed. `Missing` without Jekyll.
+    """
     from clicklab import blog
 
+    wanted = servers.setting("SITE_LANG")
+    if wanted not in LANGUAGES:
+        raise Trouble(f"The course is not there in SITE_LANG={wanted}.", f"there are {' and '.join(LANGUAGES)}", "make site SITE_LANG=ko")
+    destination = destination or servers.state_folder() / "blog"
     # Without a word from us the pages report to the series' address, port 8000.
-    endpoint = f"{servers.url('ingest')}/ingest" if servers.setting("INGEST_PORT") != "8000" else None
+    endpoint = publish_to or (f"{servers.url('ingest')}/ingest" if servers.setting("INGEST_PORT") != "8000" else None)
     executed = build_folder() if (build_folder() / "run.json").exists() else None
-    return blog.build(servers.state_folder() / "blog", endpoint=endpoint, executed=executed)
+
+    def build(language: str, folder: Path) -> Path:
+        # A page and its translation have the same path under the two roots.
+        others = [{"lang": other, "name": LANGUAGES[other]["language_name"], "root": LANGUAGES[other]["baseurl"]}
+                  for other in dict.fromkeys(("en", wanted)) if other != language]
+        return blog.build(folder, production=bool(publish_to), endpoint=endpoint, executed=executed, language=language,
+                          settings=LANGUAGES[language] | {"other_languages": others})
+
+    made = build("en", destination)
+    if wanted != "en":
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(build(wanted, Path(folder)), made / wanted)
+    return made
 
 
 def site() -> Path:
     """Build the executed course as a blog into build/site, with the run's figures beside it (run.json).
 
     With INGEST_API_GATEWAY_URL in the environment it is built for publishing and reports there. Else it is the demo blog,
-    which the server `blog` shows from then on.
+    which the server `blog` shows from then on. With SITE_LANG=ko the course in Korean is under ko/, each page linked with its own
+    translation.
 
     Raises
     ------
     Trouble
         No notebook has been executed yet, or Jekyll failed. `Missing` without Jekyll.
     """
-    from clicklab import blog
-
     record, made = build_folder() / "run.json", servers.build_folder() / "site"
     if not record.exists():
         raise Trouble("There is nothing to build the site from.", "no notebook has been executed", "make run")
     with tempfile.TemporaryDirectory() as folder:
-        if url := os.environ.get("INGEST_API_GATEWAY_URL"):
-            built = blog.build(folder, production=True, endpoint=url, executed=build_folder())
-        else:
-            built = build_blog()
+        url = os.environ.get("INGEST_API_GATEWAY_URL")
+        built = build_blog(Path(folder), publish_to=url) if url else build_blog()
         shutil.rmtree(made, ignore_errors=True)
         shutil.copytree(built, made)
     shutil.copy(record, made)
     return made
+
+
+def lab_folder() -> Path:
+    """The notebooks that JupyterLab opens: our own, or with SITE_LANG=ko copies whose prose is Korean, in build/notebooks-ko."""
+    import nbformat
+
+    from clicklab import korean
+
+    if servers.setting("SITE_LANG") != "ko":
+        return NOTEBOOKS
+    folder = servers.build_folder() / "notebooks-ko"
+    folder.mkdir(parents=True, exist_ok=True)
+    for notebook in manifest():
+        if not (folder / notebook.file).exists():  # what a learner has typed there stays
+            nbformat.write(korean.translate(notebook, nbformat.read(notebook.path, as_version=4)), folder / notebook.file)
+    return folder
 
 
 def exit_status(results: list[Result]) -> int:

@@ -127,7 +127,8 @@ class _Links(HTMLParser):
 def links() -> dict[str, list[Link]]:
     """Each page of the blog with the links on it: read from the built pages, or from the manifest when there are none."""
     site = servers.state_folder() / "blog" / "site"
-    built = tuple(sorted(site.rglob("*.html"))) if site.exists() else ()
+    # Not the translations: their readers walk the same ways.
+    built = tuple(sorted(page for page in site.rglob("*.html") if page.relative_to(site).parts[0] not in course.LANGUAGES)) if site.exists() else ()
     return _built_links(site, built, tuple(page.stat().st_mtime_ns for page in built)) if built else _listed_links()
 
 

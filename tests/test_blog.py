@@ -27,38 +27,31 @@ LIQUID = "`{{ site.title }}` `${{ secrets.URL }}` `{% endraw %}` `{%- endraw -%}
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A copy of what the blog is made of, with notebooks of its own."""
+    """A copy of what the blog is made of, which a test may change."""
     root = tmp_path / "repository"
     for name in ("demo_blog", "blog_snippet"):
         shutil.copytree(bootstrap.ROOT / name, root / name)
-    (root / "notebooks").mkdir()
     monkeypatch.setattr(blog, "ROOT", root)
     return root
-
-
-def write_notebook(root, name, *cells):
-    nbformat.write(new_notebook(cells=list(cells)), root / "notebooks" / name)
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
 
 
-def test_notebooks_become_posts_that_show_liquid_as_it_is(repository, tmp_path):
-    write_notebook(
-        repository,
-        "03_put_every_click_into_kafka.ipynb",
-        new_markdown_cell(
-            f"# Put every click: into `kafka`\nA [link](https://example.com) and *one* `word`.\n\n{LIQUID}"
-        ),
+def test_notebooks_become_posts_that_show_liquid_as_it_is(tmp_path):
+    executed = tmp_path / "executed"
+    executed.mkdir()
+    (executed / "run.json").write_text("{}")
+    cells = [
+        new_markdown_cell(f"# Put every click into Kafka\nA [link](https://example.com) and *one* `word`.\n\n{LIQUID}"),
         new_code_cell('url = "{{ ingest_url }}"\n# {% if x %}'),
-    )
-    write_notebook(repository, "drafts.ipynb", new_markdown_cell("# A draft"))
+    ]
+    nbformat.write(new_notebook(cells=cells), executed / "03_put_every_click_into_kafka.ipynb")
     destination = tmp_path / "my blog"
-    site = blog.build(destination)
-    [post] = (destination / "source" / "_posts").iterdir()
-    assert post.name == "2026-01-04-03-put-every-click-into-kafka.md"
+    site = blog.build(destination, executed=executed)
+    post = destination / "source" / "_posts" / "2026-01-04-03-put-every-click-into-kafka.md"
     front_matter = yaml.safe_load(post.read_text(encoding="utf-8").split("---\n")[1])
-    assert front_matter["title"] == "Put every click: into kafka"
+    assert front_matter["title"] == "Put every click into Kafka"
     assert front_matter["description"] == "A link and one word."
     assert {"date", "categories", "tags"} <= set(front_matter)
     page = (site / "posts" / "03-put-every-click-into-kafka" / "index.html").read_text(encoding="utf-8")
@@ -69,7 +62,7 @@ def test_notebooks_become_posts_that_show_liquid_as_it_is(repository, tmp_path):
     assert "/posts/03-put-every-click-into-kafka/" in (site / "index.html").read_text(encoding="utf-8")
 
 
-def test_blog_without_notebooks_is_whole(repository, tmp_path):
+def test_blog_of_notebooks_that_were_not_executed_is_whole(repository, tmp_path):
     site = blog.build(tmp_path / "blog")
     home = (site / "index.html").read_text(encoding="utf-8")
     assert "http://localhost:8000/ingest" in home

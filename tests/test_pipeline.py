@@ -28,8 +28,8 @@ HOPS = ("acknowledged", "in topic", "landed")
 
 @pytest.fixture(scope="module")
 def course_run(pipeline) -> dict:
-    """All notebooks executed as `make run-all` does it; what it printed, and its record."""
-    said = run_clicklab("run", "--all")
+    """All notebooks executed as `make run-all SITE_LANG=ko` does it; what it printed, and its record."""
+    said = run_clicklab("run", "--all", SITE_LANG="ko")
     print(said.stdout[-6000:], said.stderr[-3000:], sep="\n")
     record = json.loads((servers.build_folder() / "notebooks" / "run.json").read_text())
     return {"status": said.returncode, "said": said.stdout, **record}
@@ -58,6 +58,7 @@ def test_the_course_leaves_a_blog_with_its_figures_and_no_dead_link(course_run):
     site = servers.build_folder() / "site"
     dead, pictures = set(), set()
     for page in site.rglob("index.html"):
+        assert page.relative_to(site).parts[0] == "ko" or (site / "ko" / page.relative_to(site)).exists(), "not in Korean"
         at = f"http://blog/{page.parent.relative_to(site).as_posix()}/"
         for element in BeautifulSoup(page.read_text(), "html.parser").select("a[href], link[href], img[src], script[src]"):
             wanted = urlsplit(urljoin(at, element.get("href") or element.get("src")))
@@ -68,7 +69,9 @@ def test_the_course_leaves_a_blog_with_its_figures_and_no_dead_link(course_run):
                 pictures.add(wanted.path)
                 assert element["alt"], f"{wanted.path} says nothing to those who cannot see it"
     assert not dead
-    assert len(pictures) >= 15
+    assert len(pictures) >= 30
+    korean = (site / "ko" / "posts" / "04-land-the-clicks" / "index.html").read_text(encoding="utf-8")
+    assert "each once, contents as posted" in korean and "필요한 것" in korean
     assert json.loads((site / "run.json").read_text())["versions"]["kafka_2.13"]
 
 
@@ -81,7 +84,7 @@ def test_the_blog_is_accessible_to_those_who_cannot_see_or_point(course_run, sch
         context.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})")  # these are no readers
         page = context.new_page()
         for folder in sorted(path.parent for path in site.rglob("index.html")):
-            page.goto(f"{servers.url('blog')}/{folder.relative_to(site).as_posix()}/")
+            assert page.goto(f"{servers.url('blog')}/{folder.relative_to(site).as_posix()}/").ok
             found = Axe().run(page).response["violations"]
             assert not [(folder.name, one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 

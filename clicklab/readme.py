@@ -1,7 +1,8 @@
-"""Write the generated parts of README.md and the figures of docs/ (`make readme`, `make figures`)."""
+"""Write the generated parts of README.md, the messages and the figures of docs/ (`make readme`, `make figures`)."""
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
@@ -16,6 +17,7 @@ from clicklab import Trouble, bootstrap, course, servers
 README = servers.ROOT / "README.md"
 KOREAN = servers.ROOT / "README.ko.md"
 DOCS = servers.ROOT / "docs"
+MESSAGES = DOCS / "MESSAGES.md"
 WORDS = DOCS / "figures.json"  # the figures' alt texts: file name → what the figure says
 PIPELINE_ALT = "The pipeline"  # how the alt text of each picture of the pipeline begins
 # What the generated parts say in each language.
@@ -35,12 +37,12 @@ def update(check: bool = False) -> None:
     Parameters
     ----------
     check : bool
-        Write nothing; raise when a table of notebooks is not what course.toml gives.
+        Write nothing; raise when a table of notebooks is not what course.toml gives, or a message is not the code's.
 
     Raises
     ------
     Trouble
-        With `check`: a table differs. Else: a marker is not there.
+        With `check`: something differs. Else: a marker is not there.
     """
     for language, page in (("en", README), ("ko", KOREAN)):
         text = page.read_text(encoding="utf-8")
@@ -53,13 +55,67 @@ def update(check: bool = False) -> None:
         new = f"{notebooks_table(language)}\n\n{last_run(language) or old.splitlines()[-1]}"
         page.write_text(with_block(text, "notebooks", new), encoding="utf-8")
     if check:
+        if MESSAGES.read_text(encoding="utf-8") != messages():
+            raise Trouble(f"docs/{MESSAGES.name} does not list what the code says.", "a message was changed after it was written", "make readme")
         return
+    MESSAGES.write_text(messages(), encoding="utf-8")
     note = "kept: the servers do not run, or were not started by make up"
     if is_measurable():
         text = README.read_text(encoding="utf-8")
         README.write_text(with_block(text, "measured", servers.measured(servers.status())), encoding="utf-8")
         note = "written from the running servers"
-    print(f"{README.name}, {KOREAN.name}: table of notebooks written; measures {note}")
+    print(f"{README.name}, {KOREAN.name}: table of notebooks written; docs/{MESSAGES.name} written; measures {note}")
+
+
+# --- Messages ---------------------------------------------------------------------------------------------------------
+
+MESSAGES_BEGIN = """# Messages
+
+What the programs of this repository say when something is wrong, why, and the next command to try, by the module that says it. `…` stands for what differs from case to case. Generated from the code (`make readme`).
+"""
+
+
+def messages() -> str:
+    """Every `Trouble` that clicklab raises, as Markdown: what, why, next."""
+    parts = [MESSAGES_BEGIN]
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        # The ledger's error puts its words together itself and hands them to Trouble's `__init__`.
+        found = [node for node in ast.walk(module) if isinstance(node, ast.Call)
+                 and ast.unparse(node.func) in ("Trouble", "Missing", "super().__init__") and file.stem != "__init__"]
+        if not found:
+            continue
+        parts += [f"\n## {file.stem}\n", f"{(ast.get_docstring(module) or '').splitlines()[0]}\n", "| what you read | why | what to do |", "|---|---|---|"]
+        for call in sorted(found, key=lambda node: node.lineno):
+            given = dict(zip(("what", "why", "next"), call.args, strict=False)) | {one.arg: one.value for one in call.keywords}
+            parts.append("| " + " | ".join(_cell(given[name]) if name in given else "" for name in ("what", "why", "next")) + " |")
+    return "\n".join(parts) + "\n"
+
+
+def _told(node: ast.expr) -> str:
+    """The text that an expression makes, with `…` where it is known only when the program runs."""
+    match node:
+        case ast.Constant(value=str(text)):
+            told = text
+        case ast.JoinedStr(values=values):
+            told = "".join(_told(value) if isinstance(value, ast.Constant) else "…" for value in values)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            told = _told(left) + _told(right)
+        case ast.BoolOp(values=values):
+            told = " or ".join(dict.fromkeys(_told(value) for value in values))
+        case ast.IfExp(body=body, orelse=orelse):
+            told = " or ".join(filter(None, (_told(body), _told(orelse))))
+        case _:
+            told = "…"
+    return told
+
+
+def _cell(node: ast.expr) -> str:
+    """What `_told` gives, as a cell of a Markdown table."""
+    return re.sub(r"…(?:\s*…)+", "…", " ".join(_told(node).split())).replace("|", "\\|").replace("<", "&lt;")
+
+
+# --- The blocks of the front pages ------------------------------------------------------------------------------------
 
 
 def block(text: str, name: str) -> str:

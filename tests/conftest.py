@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,25 @@ import pytest
 pytest_plugins = ["browsers"]
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = [line.split("=")[0] for line in (ROOT / "compose" / "defaults.env").read_text().splitlines() if "_PORT=" in line]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("only_checked")
+        about = marker.args[0] if marker else (item.module.__doc__ or item.module.__name__).strip().splitlines()[0]
+        item.user_properties.append(("only checked" if marker else "executed", about))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what this run has executed, and what it has only read."""
+    told = {kind: Counter() for kind in ("executed", "only checked")}
+    for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
+        for kind, about in report.user_properties if report.when == "call" else ():
+            told[kind][about] += 1
+    terminalreporter.section("what was executed, and what was only checked")
+    for kind, counts in told.items():
+        for about, tests in sorted(counts.items()):
+            terminalreporter.line(f"{kind:<13} {about}  ({tests} {'test' if tests == 1 else 'tests'})")
 
 
 def free_ports(count: int) -> list[int]:

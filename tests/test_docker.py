@@ -11,6 +11,7 @@ import yaml
 
 from clicklab import bootstrap, servers
 
+pytestmark = pytest.mark.only_checked("the Docker files: read, no container started")
 ROOT = bootstrap.ROOT
 COMPOSE = yaml.safe_load((ROOT / "compose" / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]

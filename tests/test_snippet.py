@@ -622,6 +622,7 @@ def test_check_reads_the_endpoints_of_the_built_site(production, tmp_path):
     assert empty.returncode == 1 and "no page" in empty.stderr
 
 
+@pytest.mark.only_checked("the GitHub workflows: read and linted, not run by GitHub")
 @pytest.mark.parametrize("folder", ["blog_snippet/.github/workflows", ".github/workflows"])
 def test_the_workflows_pass_their_linter(folder):
     linter = Path(sys.executable).with_name("zizmor")

@@ -213,3 +213,23 @@ def test_no_file_names_a_path_of_somebodys_machine():
         for file in (ROOT / folder).rglob("*"):
             if file.is_file() and file.suffix in (".py", ".ipynb", ".sh", ".yml", ".toml", ".env", ".md", ".json", ".html", ".conf"):
                 assert not told.search(file.read_text(errors="replace")) or file == Path(__file__), file
+
+
+# Not words of the field: parts of the template, and labels that end in a colon or a full stop.
+LABELS = {"You can then", "In production", "Next"}
+
+
+def test_a_notebook_brings_at_most_five_new_terms():
+    known: set[str] = set()
+    for path in NOTEBOOKS:
+        bold = {term for cell in cells(path, "markdown") for term in re.findall(r"\*\*(.+?)\*\*", "".join(cell["source"]))}
+        new = {term for term in bold - LABELS - known if term[-1] not in ".:"}
+        assert len(new) <= 5, f"{path.name}: {', '.join(sorted(new))}"
+        known |= new
+
+
+def test_no_cell_of_code_is_longer_than_a_screen(notebook):
+    for cell in cells(notebook, "code"):
+        # A table in a string is read as a table.
+        source = re.sub(r'"""\n.*?"""', '""', "".join(cell["source"]), flags=re.DOTALL)
+        assert len([line for line in source.splitlines() if line.strip()]) <= 24, source

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import exercises
+import hdfs_native
 import psutil
 import pytest
 import requests
@@ -139,6 +140,50 @@ def test_everything_listens_on_this_machine_only(pipeline):
     listening = [c.laddr for p in owned for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert len(listening) >= 8
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+# Sent by a page as a form would be, which browsers do without asking the server first; anything else they ask about.
+FOREIGN_POSTS = """async posts => Promise.all(posts.map(([url, body]) => fetch(url, {method: 'POST', mode: 'no-cors', body}).then(answer => answer.type)))"""
+
+
+def test_a_page_of_another_origin_changes_no_file_on_hdfs_and_no_connector(pipeline):
+    hdfs, file = landed.client(), "/of-nobody/file"
+    hdfs.mkdirs("/of-nobody")
+    writer = hdfs.create(file, hdfs_native.WriteOptions(overwrite=True))
+    writer.write(b"x" * 100)
+    writer.close()
+    owner = hdfs.get_file_info(file).owner
+    servers.need("blog")
+    name_node, connect_url = servers.url("namenode"), servers.url("connect")
+    before = requests.get(f"{connect_url}/connectors?expand=info", timeout=30).json()
+    with blog.browser() as chromium:
+        page = chromium.new_page()
+        page.goto(f"{servers.url('blog')}/long/")
+        answered = page.evaluate(FOREIGN_POSTS, [
+            [f"{name_node}/webhdfs/v1{file}?op=TRUNCATE&newlength=0&user.name={owner}", ""],
+            [f"{name_node}/webhdfs/v1{file}?op=APPEND&noredirect=true&user.name={owner}", "y"],
+            [f"{connect_url}/connectors", json.dumps({"name": "of-nobody", "config": connect.config()})],
+        ])
+    assert answered == ["opaque"] * 3, "the servers were not reached, so nothing was shown"
+    assert hdfs.get_file_info(file).length == 100
+    assert requests.get(f"{connect_url}/connectors?expand=info", timeout=30).json() == before
+    hdfs.delete("/of-nobody", recursive=True)
+
+
+def test_jupyterlab_asks_for_its_token(own_data):
+    command = next(line for line in (Path(__file__).parents[1] / "Makefile").read_text().splitlines() if "-m jupyter lab" in line)
+    assert "token" not in command.lower() and "password" not in command.lower()
+    lab = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", "--ip", "127.0.0.1", "--port", servers.setting("LAB_PORT"),
+                            "--no-browser", "--allow-root"], cwd=own_data, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{servers.setting('LAB_PORT')}/api"
+        servers.wait_for("JupyterLab", lambda: "" if servers.port_user(int(servers.setting("LAB_PORT"))) else "it does not listen yet", 60)
+        assert requests.get(url, timeout=30).ok, "its version is no secret"
+        for method, path in (("GET", "/contents"), ("POST", "/contents"), ("POST", "/kernels"), ("POST", "/terminals")):
+            assert requests.request(method, url + path, timeout=30).status_code == 403
+    finally:
+        lab.terminate()
+        lab.wait(30)
 
 
 def test_the_topic_is_the_table_after_all_that(pipeline, capsys):

@@ -24,6 +24,7 @@ def skeleton(text: str) -> dict[str, object]:
         "cells of each table row": [row.count("|") for row in prose.splitlines() if row.startswith("|")],
         "items of lists": re.findall(r"^ *(-|\d+\.) ", prose, re.MULTILINE),
         "quotes": len(re.findall(r"^> ", prose, re.MULTILINE)),
+        "bold terms": len(re.findall(r"\*\*[^*\n]+\*\*", prose)),
         "folds": re.findall(r"</?(?:details|summary)>", prose),
     }
 

@@ -45,11 +45,12 @@ def report() -> list[str]:
     for notebook in course.manifest():
         english, korean = prose(course.cells(notebook)), pieces(notebook)
         wanted = [key(text) for text in english]
-        lines += [f"{file_of(notebook).name}: not translated: cell {digits}, {text.strip().splitlines()[0][:60]!r}"
+        found = [f"{file_of(notebook).name}: not translated: cell {digits}, {text.strip().splitlines()[0][:60]!r}"
                   for digits, text in zip(wanted, english, strict=True) if digits not in korean]
-        lines += [f"{file_of(notebook).name}: out of date: cell {digits}, which no English cell has" for digits in korean if digits not in wanted]
-        if not lines and list(korean) != list(dict.fromkeys(wanted)):
-            lines.append(f"{file_of(notebook).name}: its pieces are in another order than the notebook's cells")
+        found += [f"{file_of(notebook).name}: out of date: cell {digits}, which no English cell has" for digits in korean if digits not in wanted]
+        if not found and list(korean) != list(dict.fromkeys(wanted)):
+            found.append(f"{file_of(notebook).name}: its pieces are in another order than the notebook's cells")
+        lines += found
     return lines
 
 

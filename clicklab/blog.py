@@ -118,6 +118,8 @@ def _post(notebook: course.Notebook, day: date, executed: Path | None, run: dict
 
     body = re.sub(r'src="data:image/png;base64,([^"]+)"', kept, body)
     body = re.sub(r"\]\((\d\d_\w+)\.ipynb", lambda match: f"](../{match[1].replace('_', '-')}/", body)
+    # Jekyll's Markdown leaves what is inside HTML as it is, unless told: a solution would show its backquotes.
+    body = re.sub(r"^<details><summary>", '<details markdown="1"><summary>', body, flags=re.MULTILINE)
     body = re.sub(r"^# .+$", "", body, count=1, flags=re.MULTILINE)  # the layout has the title
     body = f"{body.strip()}\n\n{_stamp(run, notebook.number, language)}"
     front_matter = {

@@ -45,6 +45,7 @@ def test_notebooks_become_posts_that_show_liquid_as_it_is(tmp_path):
     cells = [
         new_markdown_cell(f"# Put every click into Kafka\nA [link](https://example.com) and *one* `word`.\n\n{LIQUID}"),
         new_code_cell('url = "{{ ingest_url }}"\n# {% if x %}'),
+        new_markdown_cell("<details><summary>Solution</summary>\n\n```python\nanswer = 42\n```\n\nin *words*\n</details>"),
     ]
     nbformat.write(new_notebook(cells=cells), executed / "03_put_every_click_into_kafka.ipynb")
     destination = tmp_path / "my blog"
@@ -58,6 +59,8 @@ def test_notebooks_become_posts_that_show_liquid_as_it_is(tmp_path):
     shown = unescape(re.sub(r"<[^>]+>", "", page))
     assert LIQUID.replace("`", "") in shown
     assert 'url = "{{ ingest_url }}"' in shown and "# {% if x %}" in shown
+    hidden = page.partition("<summary>Solution</summary>")[2].partition("</details>")[0]
+    assert "<pre" in hidden and "<em>words</em>" in hidden and "`" not in hidden
     assert page.count("<h1>") == 1
     assert "/posts/03-put-every-click-into-kafka/" in (site / "index.html").read_text(encoding="utf-8")
 

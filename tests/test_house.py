@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from clickstream_ingest import events
+from exercises import exercises, wrong_answers
 from packaging.requirements import Requirement
 from rattler import MatchSpec
 
@@ -233,3 +234,13 @@ def test_no_cell_of_code_is_longer_than_a_screen(notebook):
         # A table in a string is read as a table.
         source = re.sub(r'"""\n.*?"""', '""', "".join(cell["source"]), flags=re.DOTALL)
         assert len([line for line in source.splitlines() if line.strip()]) <= 24, source
+
+
+def test_each_notebook_has_exercises_with_a_hidden_solution_and_a_wrong_answer_to_try(notebook):
+    entry = next(entry for entry in course.manifest() if entry.path == notebook)
+    found = exercises(entry)
+    assert 2 <= len(found) <= 4
+    for number, one in enumerate(found, 1):
+        assert one.text.startswith(f"### Exercise {number}. ") and one.solution
+        assert one.checker.startswith("exercises.") and one.name in wrong_answers()
+        assert "..." in one.cell.removesuffix(one.checker), "an untouched exercise has three dots where the answer goes"

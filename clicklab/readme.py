@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import math
 import os
 import re
 from html import escape
@@ -147,6 +148,20 @@ def notebooks_table(language: str) -> str:
         shown = f'<a href="docs/{picture}"><img src="docs/{picture}" width="240" alt="{alt}"></a>' if alt else ""
         lines.append(f"| [{notebook.number} {title}](notebooks/{notebook.file}) | {gets} | {notebook.minutes} | {needs} | {shown} |")
     return "\n".join(lines)
+
+
+# Reading speeds: of technical prose, about two thirds of a novel's; and of code that is followed, not skimmed.
+WORDS_A_MINUTE = 150
+CODE_LINES_A_MINUTE = 15
+
+
+def minutes(notebook: course.Notebook) -> int:
+    """What course.toml has to state: to read a notebook and run it once, its exercises apart, rounded up to five minutes."""
+    cells = [cell for cell in course.cells(notebook) if "exercise" not in cell["id"] and cell["id"] != course.NEIGHBORS]
+    words = sum(len("".join(cell["source"]).split()) for cell in cells if cell["cell_type"] == "markdown")
+    lines = sum(bool(line.strip()) for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
+    seconds = dict(re.findall(r"\b(\d\d) (\d+) s\b", block(README.read_text(encoding="utf-8"), "notebooks")))
+    return math.ceil((words / WORDS_A_MINUTE + lines / CODE_LINES_A_MINUTE + int(seconds[notebook.number]) / 60) / 5) * 5
 
 
 def last_run(language: str) -> str:

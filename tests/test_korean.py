@@ -38,7 +38,7 @@ def test_a_translation_keeps_what_is_not_language(notebook):
     for text, words in pairs:
         assert skeleton(words) == skeleton(text), f"cell {korean.key(text)}"
         assert re.search("[가-힣]", words), f"cell {korean.key(text)} is not Korean"
-    assert pairs[0][1].splitlines()[0] == f"# {notebook.title_ko}"
+    assert pairs[0][1].splitlines()[0] == f"# {notebook.title_ko}" and f" {notebook.minutes}분. " in pairs[0][1]
 
 
 def test_no_translation_tells_an_old_lesson_or_another_order():

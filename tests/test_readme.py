@@ -25,6 +25,11 @@ def test_the_table_of_notebooks_is_what_the_manifest_gives():
         assert f"[{notebook.number} {notebook.title_ko}](notebooks/{notebook.file}) | {notebook.gets_ko} |" in text("README.ko.md")
 
 
+def test_the_minutes_stated_are_those_of_reading_and_of_the_last_run():
+    assert {notebook.number: notebook.minutes for notebook in course.manifest()} == {
+        notebook.number: readme.minutes(notebook) for notebook in course.manifest()}
+
+
 def test_the_korean_page_shows_the_same_commands_and_leads_to_the_same_places():
     def commands(page):
         return set(re.findall(r"\b(?:make [a-z-]+|python -m clicklab [a-z-]+|install\.sh)", text(page)))

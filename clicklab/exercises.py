@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import numbers
 import re
 import socket
 import tempfile
@@ -19,14 +20,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
-from clickstream_ingest import events
+from clickstream_ingest.events import Click, normalize
 from kafka import KafkaProducer
 
-from clicklab import blog, collector, connect, landed, ledger, servers, topics
+from clicklab import blog, collector, connect, landed, ledger, servers, topics, traffic
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PATIENCE_S = 30  # for a learner's function that reads from Kafka, where nothing ends by itself
 
@@ -60,6 +67,15 @@ def _checker(judge: Callable[..., None]) -> Callable[..., None]:
             _say(None, "", f"this could not be judged. {type(error).__name__}: {error}", "")
 
     return judged
+
+
+def _short(value: Any) -> str:
+    """An answer as a message can hold it: on one line, and not a page of it."""
+    return "nothing" if value is ... else " ".join(repr(value).split())[:80]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 # --- 00 ------------------------------------------------------------------------------------------------------------------
@@ -312,9 +328,9 @@ def _unheard(clicks: list[dict]) -> tuple[int, dict]:
 # --- 03 ------------------------------------------------------------------------------------------------------------------
 
 @_checker
-def key_of_a_session(key_of: Any, clicks: list[events.Click], topic: str) -> None:
+def key_of_a_session(key_of: Any, clicks: list[Click], topic: str) -> None:
     """Right: a key that puts each session's clicks into one Kafka partition, and all of them into more than one."""
-    first = events.normalize({"path": "/test", "tag": "A", "timestamp": time.time_ns() // 1_000_000}, datetime.now(UTC))
+    first = normalize({"path": "/test", "tag": "A", "timestamp": time.time_ns() // 1_000_000}, datetime.now(UTC))
     keys, made, reason, load = [], None, None, Counter()
     for click in (*clicks, first):
         made, reason = _tried(key_of, click)
@@ -384,7 +400,7 @@ def received_since(count: Any, since_ms: int) -> None:
 
 
 @_checker
-def one_page_view(read: Any, clicks: list[events.Click], places: dict[str, Any]) -> None:
+def one_page_view(read: Any, clicks: list[Click], places: dict[str, Any]) -> None:
     """Right: the event ids of a page view as they lie in clickstream from its first record on, and the same when asked again."""
     view, _ = Counter(click.page_view_id for click in clicks if click.event_id in places).most_common(1)[0]
     known = [places[click.event_id] for click in clicks if click.page_view_id == view and click.event_id in places]
@@ -518,3 +534,395 @@ def file_of_a_click(file_of: Any, *ids: str) -> None:
             break
     _say(made, "pq.read_table(path, columns=[…], filesystem=landed.filesystem()) reads one column of one file.", reason,
          f"{len(ids)} clicks, each found in a file that counts; together these hold {rows:,} rows.")
+
+
+# --- 05 ------------------------------------------------------------------------------------------------------------------
+
+@_checker
+def what_a_loss_moves(falls: Any, people: pd.DataFrame) -> None:
+    """Right: the names of the answers that fall by about a fifth when the checker takes away one event in five."""
+    def answers(events: pd.DataFrame) -> dict[str, float]:
+        links = events["link_url"].str.startswith(traffic.BLOG).fillna(False) & (events["button"] == 0)
+        return {"visits": _count_visits(events, 30), "page views": int((events["event_name"] == "page_view").sum()),
+                "steps": int(links.sum()), "visible time": float((events["engaged_ms"] / 1000).median())}
+
+    hint = "Put a set of names in place of the dots. Which answers count events, and which would a visit give by any one of its events?"
+    if falls is ...:
+        return _say(falls, hint, None, "")
+    whole, thin = answers(people), answers(people.sample(frac=0.8, random_state=0))
+    kept = {name: thin[name] / whole[name] for name in whole}
+    truth = {name for name, share in kept.items() if share < 0.9}
+    reason = None
+    if not isinstance(falls, (set, list, tuple)) or not all(isinstance(name, str) for name in falls) or set(falls) - set(kept):
+        reason = f"falls is {_short(falls)}; write a set of some of these names: {', '.join(kept)}."
+    elif more := set(falls) - truth:
+        reason = f"you name one that hardly falls: {' and '.join(sorted(more))}. Does it take every event to know it?"
+    elif set(falls) != truth:
+        reason = "something falls that you do not name. What is a count of single events?"
+    left = " · of ".join(f"{name} {share:.0%}" for name, share in kept.items())
+    _say(falls, hint, reason, f"With one event in five taken away is left, of {left}. A loss biases counts of events; it hardly touches "
+                              "what several events tell.")
+
+
+def _count_visits(events: pd.DataFrame, timeout_min: float) -> int:
+    visits, last = 0, {}
+    for tab, at in events[["session_id", "corrected_at"]].dropna().sort_values("corrected_at").itertuples(index=False):
+        if tab not in last or (at - last[tab]).total_seconds() > timeout_min * 60:
+            visits += 1
+        last[tab] = at
+    return visits
+
+
+@_checker
+def visits(count_visits: Any, people: pd.DataFrame) -> None:
+    """Right: as many visits as the checker counts tab by tab, for three time-outs, in whatever order the events come."""
+    hint = "Return a number. The cell that tried all time-outs counts them: sort, take the gaps within a session, count the beginnings."
+    tabs, told = people["session_id"].nunique(), []
+    for timeout_min, events in ((30, people), (5, people), (720, people.sample(frac=1, random_state=0))):
+        truth = _count_visits(people, timeout_min)
+        made, reason = _tried(count_visits, events[["session_id", "corrected_at", "event_name", "path"]].copy(), timeout_min)
+        if made is ... and timeout_min == 30:
+            return _say(made, hint, None, "")
+        if not reason and not _is_number(made):
+            reason = f"your function returns {_short(made)}; return how many visits, one number."
+        elif not reason and made == truth - tabs:
+            reason = f"for {timeout_min} min you are {tabs:,} short, and there are {tabs:,} sessions. What is the gap before the first event of each?"
+        elif not reason and made != truth:
+            reason = f"for {timeout_min} min you count {made:,}, which is {'more' if made > truth else 'fewer'} than there are. "
+            reason += ("A gap counts within one session, and when it is longer than the time-out." if events is people else
+                       "These events come in no order: sort them first.")
+        if reason:
+            return _say(None, hint, reason, "")
+        told.append(f"{truth:,} by {timeout_min} min")
+    _say(made, hint, None, f"{' · '.join(told)}, also when the events come in no order.")
+
+
+@_checker
+def loss(share_lost: Any, mine: pd.DataFrame) -> None:
+    """Right: the share of gaps before the last number, of rows some of which are there twice, before and after more are taken away."""
+    hint = "Return a share. The section on losses has the sum; a row that is there twice must not fill another one's gap."
+    told = []
+    for what, events in (("as they arrived", mine), ("with one in five taken away", mine.sample(frac=0.8, random_state=1))):
+        twice = pd.concat([events, events.iloc[::10]]).sort_values("event_id", kind="stable")
+        truth, naive, doubled = _lost(events, events), _lost(events, events, of_all=True), _lost(events, twice)
+        made, reason = _tried(share_lost, twice[["event_id", "page_view_id", "seq", "event_name", "is_bot"]].copy())
+        if made is ... and not told:
+            return _say(made, hint, None, "")
+        if not reason and not _is_number(made):
+            reason = f"your function returns {_short(made)}; return one number, 0.5 for a half."
+        elif not reason and abs(made - truth) > 1e-6:
+            reason = f"of the events {what}, you find {made:.2%} lost. "
+            if abs(made - doubled) < 1e-6 or made < 0:
+                reason += "Each tenth of the rows is there twice: count an event_id once."
+            elif abs(made - naive) < 1e-6:
+                reason += "Divide by the numbers before the last of each page view: of these alone it is known how many there were."
+            elif abs(made - truth * 100) < 1e-4:
+                reason += "Write a share, not percent."
+            else:
+                reason += "For each page view, the largest seq says how many came before the last. How many of these are there?"
+        if reason:
+            return _say(None, hint, reason, "")
+        told.append(f"{truth:.1%} {what}")
+    _say(made, hint, None, f"{' · '.join(told)}: the numbering tells the loss, however large, and a row that is there twice does not "
+                           "hide it.")
+
+
+def _lost(known: pd.DataFrame, rows: pd.DataFrame, *, of_all: bool = False) -> float:
+    """Share of gaps before the last number; `known` says how many numbers there were, `rows` is counted."""
+    last: dict[str, int] = defaultdict(int)
+    for view, seq in known[["page_view_id", "seq"]].dropna().itertuples(index=False):
+        last[view] = max(last[view], int(seq))
+    arrived = Counter(rows["page_view_id"].dropna())
+    lost = sum(number + 1 - arrived[view] for view, number in last.items())
+    return lost / (len(rows) if of_all else sum(last.values()))
+
+
+# --- 06 ------------------------------------------------------------------------------------------------------------------
+
+@_checker
+def damage(damaged: Any, run: ledger.Run, rows: list[topics.Sighting]) -> None:
+    """Right: rows with the very same ids, each as often, in which the ledger finds a fault all the same."""
+    hint = "Put a list of rows in place of the dots. rows[0] shows what a row holds; rows[0]._replace(name=value) is a changed copy of it."
+    reason, error = None, None
+    if damaged is ...:
+        pass
+    elif not isinstance(damaged, list) or not all(isinstance(row, topics.Sighting) for row in damaged):
+        reason = f"damaged is {_short(damaged)}; it has to be a list of rows like those in rows."
+    elif Counter(row.event_id for row in damaged) != Counter(row.event_id for row in rows):
+        reason = "who compares the ids sees a difference: one is missing, new, or there more often than in rows. Leave the ids alone."
+    elif not (error := ledger.problems("your rows", run, damaged)):
+        reason = ("the ledger finds nothing wrong in these rows: contents as posted, and no place in Kafka there twice. Which of the "
+                  "two can you spoil?")
+    found = f"another content in {len(error.changed)} rows, and {len(error.repeated)} places in Kafka twice" if error else ""
+    _say(damaged, hint, reason, f"{len(rows)} ids, the same as before. The ledger finds {found}.")
+
+
+@_checker
+def may_be_twice(twice: Any, name: str) -> None:
+    """Right: the ids that the run posted more than once, and no others; also when the outage had been longer."""
+    hint = "Return a set of ids. A click is posted again when there was no yes: how often does its id come with the state posted?"
+    lines = ledger.open_run(name).lines
+    # A short outage is over before anybody posts again: no id would be the answer. So each seventh click is given a second post.
+    again = {line.event_id for line in [line for line in lines if line.state == "posted"][::7]}
+    longer = [each for line in lines for each in ([line, line] if line.state == "posted" and line.event_id in again else [line])]
+    told = []
+    for what, given in (("in your drill", lines), ("in one with a longer outage", longer)):
+        run = ledger.Run(name, given)
+        truth = {one for one, times in run.posted.items() if times > 1}
+        made, reason = _tried(twice, list(given))
+        if made is ... and not told:
+            return _say(made, hint, None, "")
+        if not reason and (not isinstance(made, (set, frozenset, list, tuple)) or not all(isinstance(one, str) for one in made)):
+            reason = f"your function returns {_short(made)}; return a set of event ids, an empty one when there are none."
+        elif not reason and (more := set(made) - truth):
+            reason = f"{what}, {len(more):,} of your ids were posted once, and one post makes one record. What makes a second one?"
+        elif not reason and (fewer := truth - set(made)):
+            reason = f"{what}, {len(fewer):,} more may be: a post without a yes may have been written all the same, and then another post was."
+        if reason:
+            return _say(None, hint, reason, "")
+        told.append(f"{len(truth):,} of {len(run.posted):,} {what}")
+    records = ledger.records_of([one for one in topics.sightings(ledger.open_run(name).since_ms) if one.event_id in run.posted])
+    doubled = sum(times > 1 for times in records.values())
+    _say(made, hint, None, f"{' · '.join(told)}. In the topic of your drill {doubled:,} are there more than once. "
+                           "Nobody outside can know which before they look: so readers count ids.")
+
+
+@_checker
+def kills_needed(needed: Any) -> None:
+    """Right: for three shares the smallest number of good kills that bounds the share below it, with 95 % confidence."""
+    hint = "Return a whole number. So many good kills in a row have probability (1 - share) ** kills: when is it 0.05 or less?"
+    told = []
+    for share in (0.01, 0.2, 0.001):
+        kills, reason = _tried(needed, share)
+        if kills is ... and not told:
+            return _say(kills, hint, None, "")
+        if not reason and not (_is_number(kills) and 0 < kills < 10**9 and kills == int(kills)):
+            reason = f"for a share of {share} your function returns {_short(kills)}; return a whole number of kills."
+        elif not reason and (1 - share) ** int(kills) > 0.05:
+            reason = (f"for a share of {share} you say {int(kills):,}, and so many good kills in a row still happen "
+                      f"{(1 - share) ** int(kills):.1%} of the time. It has to be 5 % or less.")
+        elif not reason and (1 - share) ** int(kills - 1) <= 0.05:
+            reason = f"for a share of {share}, {int(kills):,} are enough, but so are {int(kills) - 1:,}. Find the smallest number."
+        if reason:
+            return _say(None, hint, reason, "")
+        told.append(f"{int(kills):,} for {share:.1%}")
+    _say(kills, hint, None, f"{' · '.join(told)}: about 3 divided by the share, and never an end.")
+
+
+# --- 07 ------------------------------------------------------------------------------------------------------------------
+
+@_checker
+def views_and_clicks(sql: Any, rows: pa.Table, session: SparkSession) -> None:
+    """Right: DuckDB and Spark answer the query with the numbers that pandas has, on rows of which some are there twice."""
+    hint = ("Put the query's text in place of the dots, with {} where the table's name goes. Two counts of one column, each with its own "
+            "condition.")
+    if sql is ...:
+        return _say(sql, hint, None, "")
+    if not isinstance(sql, str) or sql.count("{}") != 1:
+        return _say(sql, hint, f"sql is {_short(sql)}; write one text, with {{}} once, where the table's name goes.", "")
+    import duckdb  # further packages: notebooks 00 to 06 do without them
+
+    some = rows.slice(0, 5000)
+    clicks = some.to_pandas().drop_duplicates("event_id")
+    people = clicks[~clicks["is_bot"] & clicks["event_name"].isin(["page_view", "click"])]
+    counted = people.groupby(["path", "event_name"]).size().unstack(fill_value=0).reindex(columns=["page_view", "click"], fill_value=0)
+    truth = {path: (int(views), int(clicked)) for path, views, clicked in counted.itertuples()}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.parquet"
+        pq.write_table(pa.concat_tables([some, some.slice(0, 1000)]), file)
+        for engine, ask in (("DuckDB", lambda: duckdb.connect().sql(sql.format(f"read_parquet('{file}')")).df()),
+                            ("Spark", lambda: session.sql(sql.format(f"parquet.`{file}`")).toPandas())):
+            try:
+                answer = ask()
+            except Exception as error:
+                return _say(sql, hint, f"{engine} does not take it: {str(error).splitlines()[0][:200]}", "")
+            if reason := _why_not_the_views_and_clicks(answer, truth):
+                return _say(sql, hint, f"asked of {engine}, {reason}", "")
+    _say(sql, hint, None, f"{len(truth)} pages, {counted['page_view'].sum():,} views and {counted['click'].sum():,} clicks: "
+                          "the same in DuckDB, Spark and pandas, though some rows were there twice.")
+
+
+def _why_not_the_views_and_clicks(answer: pd.DataFrame | None, truth: dict[str, tuple[int, int]]) -> str | None:
+    if answer is None or set(answer.columns) != {"path", "views", "clicks"}:
+        return f"the columns are {', '.join(answer.columns) if answer is not None else 'none'}; name them path, views and clicks."
+    found = {path: (views, clicks) for path, views, clicks in answer[["path", "views", "clicks"]].itertuples(index=False)}
+    if len(found) < len(answer):
+        return "a page has several rows; group by path alone, and count both in one row."
+    if missing := truth.keys() - found.keys():
+        return f"{len(missing)} pages are not there. Does a page that nobody clicks drop out?"
+    wrong = {path: each for path, each in found.items() if tuple(each) != truth.get(path, (0, 0))}
+    if not wrong:
+        return None
+    path, (views, clicks) = next(iter(wrong.items()))
+    wanted = truth.get(path, (0, 0))
+    return (f"{path} has {views:g} views and {clicks:g} clicks; it has to be {wanted[0]} and {wanted[1]}. "
+            "Are bots left out, and is a click counted once that was sent twice?")
+
+
+@_checker
+def files_opened(condition: Any, since_ms: int, session: SparkSession) -> None:
+    """Right: the rows received since an instant, and Spark opens no more files than the table's own index needs."""
+    hint = ("Put the SQL that follows \"where\" in place of the dots, as a text. Compare the column as it is with "
+            "timestamp '2026-01-31 09:00:00'.")
+    if condition is ...:
+        return _say(condition, hint, None, "")
+    if not isinstance(condition, str) or not condition.strip():
+        return _say(condition, hint, f"condition is {_short(condition)}; write a text, the SQL that follows \"where\".", "")
+    from clicklab import spark  # a further package
+
+    table = landed.table()
+    scan = table.scan(f"received_at >= '{pd.Timestamp(since_ms, unit='ms').isoformat()}+00:00'", selected_fields=("event_id",))
+    needed, there, rows = len(list(scan.plan_files())), len(list(table.scan().plan_files())), scan.to_arrow().num_rows
+    try:
+        # The snapshot is named, because the sink goes on landing clicks.
+        asked = session.sql(f"select event_id from {spark.TABLE} version as of {table.current_snapshot().snapshot_id} where {condition}")
+        found = len(asked.collect())
+    except Exception as error:
+        return _say(condition, hint, f"Spark does not take it: {str(error).splitlines()[0][:200]}", "")
+    if found != rows:
+        return _say(condition, hint, f"it finds {found:,} rows, and {rows:,} were received since then. From the full hour on, in UTC.", "")
+    opened = asked._jdf.queryExecution().executedPlan().collectLeaves().head().metrics().get("resultDataFiles").get().value()
+    reason = None
+    if opened > needed:
+        reason = (f"the rows are right, but Spark opens {opened:,} of {there:,} files, where {needed:,} would do. Look at filters= in the "
+                  "plan: it is empty for what is computed from the column.")
+    _say(condition, hint, reason, f"{rows:,} rows, and {opened:,} of {there:,} files opened.")
+
+
+@_checker
+def note_of_the_sink(newest_of_sink: Any) -> None:
+    """Right: the id of the newest snapshot that holds the sink's note, also when a compaction's snapshot is newer."""
+    hint = "Return a snapshot_id. The sink's note is a key of summary.additional_properties that begins with kafka.connect."
+    every = landed.table().snapshots()
+    replaced = [number for number, one in enumerate(every) if one.summary.operation.value == "replace"]
+    cases = [("all snapshots", every)] + [("the snapshots up to the compaction", every[:number + 1]) for number in replaced[-1:]]
+    for what, snapshots in cases:
+        noted = [one.snapshot_id for one in snapshots if any(key.startswith("kafka.connect") for key in one.summary.additional_properties)]
+        if not noted:
+            continue
+        made, reason = _tried(newest_of_sink, list(snapshots))
+        if made is ... and snapshots is every:
+            return _say(made, hint, None, "")
+        if reason or made == noted[-1]:
+            pass
+        elif made == snapshots[-1].snapshot_id:
+            reason = f"of {what} you return the compaction's, which says nothing of how far the sink has read."
+        elif made in noted:
+            reason = f"of {what} you return one of the sink's, but an older one."
+        else:
+            reason = f"of {what} you return {_short(made)}; return the snapshot_id of one that holds the note."
+        if reason:
+            return _say(None, hint, reason, "")
+    _say(made, hint, None, f"Snapshot {made} says how far the sink had read, and compaction's own does not: with that one alone "
+                           "the sink would write rows a second time.")
+
+
+# --- 08 ------------------------------------------------------------------------------------------------------------------
+
+@_checker
+def cors(configuration: Any, origin: str, apis: Any) -> None:
+    """Right: AWS's client takes it for `create_api`; by the browser's rule it lets both blogs send, and nobody else."""
+    from botocore.validate import ParamValidator  # a further package
+
+    hint = "Put a dict in place of the dots. The cell that makes the API has one for a single blog."
+    both = origin, "https://blog.example.com"
+    reason = None
+    if configuration is ...:
+        pass
+    elif not isinstance(configuration, dict):
+        reason = f"configuration is {_short(configuration)}; it has to be a dict, as for CorsConfiguration."
+    elif (faults := ParamValidator().validate(configuration, apis.meta.service_model.shape_for("Cors"))).has_errors():
+        reason = f"AWS's client does not take it: {faults.generate_report().splitlines()[0]}"
+    else:
+        def is_let_in(page: str) -> bool:
+            return bool({page, "*"} & set(configuration.get("AllowOrigins", [])))
+
+        methods, headers = configuration.get("AllowMethods", []), [name.lower() for name in configuration.get("AllowHeaders", [])]
+        if is_let_in("https://stranger.example"):
+            reason = "any page may send, a stranger's too: that is what the star means."
+        elif shut := [page for page in both if not is_let_in(page)]:
+            reason = f"a page of {shut[0]} is not let in. Browsers compare the whole string: scheme and host, no slash at the end."
+        elif more := set(configuration["AllowOrigins"]) - set(both):
+            reason = f"{', '.join(sorted(more))} is not one of the two blogs."
+        elif not {"POST", "*"} & set(methods) or not {"content-type", "*"} & set(headers):
+            reason = "the two blogs are let in, but not with POST and the header content-type, which the series' snippet sends."
+    _say(configuration, hint, reason, "Both addresses may send, and a stranger's page may not. A stranger's program asks no preflight: "
+                                      "against it there are the throttle and the contract.")
+
+
+@_checker
+def bill_in_batches(batch_bill: Any, bill: Callable[[float], dict[str, float]], own_bytes: int, usd: pd.Series) -> None:
+    """Right: requests and Lambda's own lines cost by the request, the handler's lines by the click; for three sizes of a batch."""
+    hint = "Return US dollars, one number. Which items are paid by the request, and which by what is written?"
+    told = []
+    for clicks, size in ((1_000_000, 10), (1_000_000, 1), (50_000, 20)):
+        requests_ = clicks / size
+        fewer, log = bill(requests_), bill(clicks)["log"]
+        spared = (clicks - requests_) * own_bytes / 1e9 * (usd["written"] + usd["kept"])
+        truth = fewer["API"] + fewer["Lambda"] + log - spared
+        made, reason = _tried(batch_bill, clicks, size)
+        if made is ... and not told:
+            return _say(made, hint, None, "")
+        if not reason and not _is_number(made):
+            reason = f"your function returns {_short(made)}; return US dollars a month, one number."
+        elif not reason and not abs(made - truth) < 0.005 * truth:
+            reason = f"{clicks:,} clicks, {size} in a request: {made:,.2f} USD is {'more' if made > truth else 'less'} than it costs. "
+            if abs(made - sum(fewer.values())) < 0.001 * truth:
+                reason += "In however few requests they come, the handler logs each click."
+            elif abs(made - truth - spared) < 0.001 * truth:
+                reason += "Lambda's own lines come once a request, not once a click."
+            else:
+                reason += "The API and Lambda are paid by the request; the handler logs each click, Lambda its own lines once a request."
+        if reason:
+            return _say(None, hint, reason, "")
+        told.append(f"{clicks:,} clicks by {size}: {truth:,.2f} USD")
+    _say(made, hint, None, f"{' · '.join(told)}.")
+
+
+@_checker
+def place_of(place: Any, event_id: str) -> None:
+    """Right: (Kafka partition, offset) of a record of this click in the topic; the row in the table names the same."""
+    reason, hint = None, "Put a pair of numbers in place of the dots. ledger.where tells it; or look through topics.sightings()."
+    rows = [(one.partition, one.offset) for one in landed.sightings() if one.event_id == event_id] if place is not ... else []
+    if place is not ... and not (isinstance(place, (tuple, list)) and len(place) == 2 and all(_is_number(number) for number in place)):
+        reason = f"place is {_short(place)}; write two numbers: the Kafka partition and the offset."
+    elif place is not ...:
+        records = {(one.partition, one.offset): one.event_id for one in topics.sightings()}
+        if records.get(tuple(place)) != event_id:
+            reason = ("there is another click at that place." if tuple(place) in records else "the topic has no record at that place.") \
+                     + " Each Kafka partition counts its offsets alone, so it takes both numbers, partition first."
+    if not reason and place is not ...:
+        found = "The row in the table names the same place" if tuple(place) in rows else "The table has no row from there: run ledger.audit()"
+        return _say(place, hint, None, f"{found}, so that the two can be compared without looking at the click.")
+    _say(place, hint, reason, "")
+
+
+@_checker
+def id_of_a_line(made_id: Any) -> None:
+    """Right: a UUID that is the same for the same request and place, and another for any other."""
+    hint = "Return an id as a text. uuid.uuid5(uuid.NAMESPACE_URL, text) gives the same id for the same text, each time."
+    asked = [(request, place) for request in ("a1", "a", "request-7") for place in (0, 1, 11)]
+    first, reason = _tried(made_id, *asked[0])
+    if first is ...:
+        return _say(first, hint, None, "")
+    seen: dict[str, tuple[str, int]] = {}
+    for each in asked if not reason else ():
+        made, reason = _tried(made_id, *each)
+        again, _ = _tried(made_id, *each)
+        if not reason and not _is_uuid(made):
+            reason = f"for {each} your function returns {_short(made)}; the contract takes a UUID, as a text."
+        elif not reason and made != again:
+            reason = "asked twice about one line, it gives two ids: a second replay would double the click."
+        elif not reason and made in seen:
+            reason = f"{seen[made]} and {each} have one id: two clicks would count as one. Keep the two parts apart."
+        if reason:
+            break
+        seen[made] = each
+    _say(None if reason else first, hint, reason, f"{len(seen)} lines, {len(seen)} ids, and the same ones when they are read again.")
+
+
+def _is_uuid(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -190,15 +190,20 @@ def package(output: Annotated[Path | None, typer.Argument(help="default build/cl
 
 
 @app.command()
-def replay(log_group: Annotated[str, typer.Option(help="CloudWatch log group, such as /aws/lambda/clickstream-ingest")],
-           since: Annotated[str | None, typer.Option(help="2026-11-01, or with a time; UTC unless it names a zone")] = None,
-           region: Annotated[str, typer.Option()] = "ap-northeast-2",
+def replay(file: Annotated[Path | None, typer.Argument(help="a web server's access log in the combined format, plain or .gz")] = None,
+           log_group: Annotated[str | None, typer.Option(help="CloudWatch log group, such as /aws/lambda/clickstream-ingest")] = None,
+           since: Annotated[str | None, typer.Option(help="of a log group: 2026-11-01, or with a time; UTC unless it names a zone")] = None,
+           region: Annotated[str, typer.Option(help="of a log group")] = "ap-northeast-2",
            run: Annotated[str | None, typer.Option(help="the ledger's run and the checkpoint's name")] = None,
            endpoint_url: Annotated[str | None, typer.Option(help="a stand-in for AWS")] = None) -> None:
     """Bring the clicks that a log kept into the topic; running it again adds only what is new."""
-    from clicklab import replay
+    from clicklab import access_log, replay
 
-    print(replay.from_log_group(log_group, since=replay.instant(since), region=region, run=run, endpoint=endpoint_url))
+    if (file is None) == (log_group is None):
+        raise Trouble("Replay which log?", "it takes a file or a log group, and one of them",
+                      "python -m clicklab replay access.log, or  python -m clicklab replay --log-group NAME")
+    print(access_log.from_file(file, run=run or access_log.RUN) if file else
+          replay.from_log_group(log_group, since=replay.instant(since), region=region, run=run, endpoint=endpoint_url))
 
 
 @app.command()

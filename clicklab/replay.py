@@ -1,7 +1,7 @@
 """Bring clicks that a log kept into the topic: once, however often it is run. Notebook 08 calls it.
 
-`python -m clicklab replay --log-group NAME` reads CloudWatch. A source is anything that yields `Line`; `judge` says what a
-line holds, `Replay` sends it.
+`python -m clicklab replay --log-group NAME` reads CloudWatch; `access_log` reads a web server's own log. A source is anything that
+yields `Line`; a `judge` says what a line holds, `Replay` sends it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,11 +39,12 @@ _ID_IN_PREFIX = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
 class Line(NamedTuple):
-    """One line of a log: when it was written (ms since 1970 UTC), where, and its text."""
+    """One line of a log: when it was written (ms since 1970 UTC), where, its text, and how to name it to a person (default: by time)."""
 
     at: int
     place: str
     text: str
+    name: str = ""
 
 
 class Unreadable(ValueError):
@@ -97,7 +98,7 @@ def _ours(said: dict, line: Line) -> Found:
     click = said.get("click")
     if not isinstance(click, dict):
         raise Unreadable("a click's line without a click")
-    return _kept(click, 0, _text(said.get("request_id")) or line.place, line, user_agent=_text(click.get("user_agent")))
+    return kept(click, 0, _text(said.get("request_id")) or line.place, line, user_agent=_text(click.get("user_agent")))
 
 
 def _text(value: Any) -> str | None:
@@ -109,20 +110,20 @@ def _seeds(body: Any, request_id: str, line: Line) -> Found:
     """The first handler logged any body: one click, an array of them, or {"raw": …} for what was not JSON."""
     found = Found([], [])
     for index, click in enumerate(body if isinstance(body, list) else [body]):
-        one = _kept(click, index, request_id, line, user_agent=None)
+        one = kept(click, index, request_id, line, user_agent=None)
         # It did not log who asked. No name is how a program would look, and these came from browsers.
         found.good.extend(msgspec.structs.replace(good, is_bot=good.is_webdriver is True) for good in one.good)
         found.bad.extend(one.bad)
     return found
 
 
-def _kept(click: Any, index: int, request_id: str, line: Line, *, user_agent: str | None) -> Found:
+def kept(click: Any, index: int, request_id: str, line: Line, *, user_agent: str | None) -> Found:
     """Hold one click against the contract, as the collector does."""
     request_id, made_id = request_id[:64], _made_id(request_id, index)
     if isinstance(click, dict) and click.get("event_id") is None:
         click = click | {"event_id": made_id}
     try:
-        return Found(good=[events.normalize(click, _instant(line.at), request_id=request_id, collector=COLLECTOR,
+        return Found(good=[events.normalize(click, instant_of(line.at), request_id=request_id, collector=COLLECTOR,
                                             user_agent=user_agent)])
     except events.ContractError as error:
         payload = json.dumps(click, ensure_ascii=False, default=str).encode(errors="replace")[: events.KEPT_PAYLOAD_BYTES]
@@ -155,7 +156,7 @@ def instant(text: str | None) -> datetime | None:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _instant(at_ms: int) -> datetime:
+def instant_of(at_ms: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
 
 
@@ -201,16 +202,22 @@ class Report:
     def example(self, what: str, line: Line) -> None:
         if len(self.examples) < EXAMPLES:
             said = line.text[max(0, line.text.find(_ANNOUNCED)) :].strip()  # without Lambda's prefix, which says nothing here
-            self.examples.append(f"{what}: {_instant(line.at):%Y-%m-%d %H:%M:%S} UTC: {said[:80]}")
+            self.examples.append(f"{what}: {line.name or f'{instant_of(line.at):%Y-%m-%d %H:%M:%S} UTC'}: {said[:80]}")
 
 
 class Replay:
-    """Sends what lines hold to the topic and enters it into the ledger, each click once for all calls of one `run`."""
+    """Sends what lines hold to the topic and enters it into the ledger, each click once for all calls of one `run`.
 
-    def __init__(self, run: str):
+    Parameters
+    ----------
+    judge : callable
+        What a line holds: `Found`, or None when it is about something else; raises `Unreadable`.
+    """
+
+    def __init__(self, run: str, judge: Callable[[Line], Found | None] = judge):
         from kafka import KafkaProducer
 
-        self.run, self.report = run, Report()
+        self.run, self.report, self._judge = run, Report(), judge
         # Names this call: a click posted by two calls is posted twice, and both lines carry the log's time.
         self._source = f"{COLLECTOR} of {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
         earlier = ledger.open_run(run)
@@ -239,7 +246,7 @@ class Replay:
         for line in lines:
             self.report.lines += 1
             try:
-                found = judge(line)
+                found = self._judge(line)
             except Unreadable as error:
                 self.report.unreadable[str(error)] += 1
                 self.report.example(f"unreadable, {error}", line)
@@ -353,10 +360,10 @@ def from_log_group(name: str, *, since: datetime | None = None, endpoint: str | 
                 lines = lines_of(logs, name, start_ms, end_ms, page)
                 first = next(lines, None)
                 if first and start_ms % DAY_MS == 0:
-                    _wait_until_landed(run, replay.report)
+                    wait_until_landed(run, replay.report)
                 replay.take(itertools.chain([first] if first else [], lines))
                 if replay.report.sent > before:
-                    print(f"{_instant(start_ms):%Y-%m-%d}: {replay.report.sent - before:,} clicks sent", flush=True)
+                    print(f"{instant_of(start_ms):%Y-%m-%d}: {replay.report.sent - before:,} clicks sent", flush=True)
                 start_ms = end_ms
                 _note(file, Checkpoint(from_ms, min(end_ms, now_ms - LATE_MS)))
     except (ClientError, BotoCoreError) as error:
@@ -397,7 +404,14 @@ def _note(file: Path, checkpoint: Checkpoint) -> None:
     written.replace(file)
 
 
-def _wait_until_landed(run: str, report: Report) -> None:
+def wait_until_landed(run: str, report: Report) -> None:
+    """Wait until what was sent has landed, so that the sink need not hold open every hour of the past at once.
+
+    Raises
+    ------
+    Trouble
+        The sink does not run, or does not land it in two commit intervals and a minute.
+    """
     posted = ledger.open_run(run)
     if not posted.acknowledged:
         return

@@ -287,8 +287,8 @@ def versions() -> dict[str, str]:
 # What the blog says of itself where its course is in another language, and where that lies.
 LANGUAGES: dict[str, dict[str, Any]] = {
     "en": {"baseurl": "", "language_name": "English"},
-    "ko": {"baseurl": "/ko", "language_name": "한국어", "title": "클릭스트림 노트", "tagline": "클릭 한 번, 페이지에서 차트까지",
-           "description": "이 블로그는 스스로 설명하는 파이프라인으로 측정된다."},
+    "ko": {"baseurl": "/ko", "language_name": "한국어", "title": "클릭스트림 노트", "tagline": "클릭 한 번, 페이지에서 그래프까지",
+           "description": "이 블로그는 글에서 설명하는 바로 그 파이프라인으로 측정한다."},
 }
 
 

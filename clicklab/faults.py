@@ -63,7 +63,7 @@ class Drill:
 
 @contextlib.contextmanager
 def under_way(clicks: int, seed: int, lasts_s: float = 0) -> Iterator[Drill]:
-    """Produce clicks over HTTP; the block is the fault. It begins when some thousand clicks are acknowledged.
+    """Produce clicks over HTTP; the block is the fault. It begins when a few hundred clicks are acknowledged.
 
     After the block it waits until every server does its job, the sink's task runs, and the last click is answered.
 

@@ -25,6 +25,8 @@ RUN = "replay-access-log"
 LONGEST_LINE_BYTES = 64 << 10
 # So many lines, none of them understood, are not a damaged log but another format.
 LINES_TO_JUDGE = 1_000
+# A line is written when its answer has ended, so those of neighboring seconds are mixed.
+SECONDS_REMEMBERED = 600
 # Apache's and nginx's combined format, and the common one, which ends before the two names.
 # https://httpd.apache.org/docs/2.4/logs.html#combined
 COMBINED = re.compile(r'''\S+ \S+ .*?\[(?P<at>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) (?:\d+|-)'''
@@ -75,7 +77,7 @@ def lines_of(file: BinaryIO) -> Iterator[Line]:
     `place` becomes the event's id. It is made from the line without the reader's address, so the same line gives the same id in
     whichever file it stands. Equal lines of one second are several views, told apart by their order.
     """
-    at, seen = 0, Counter()
+    at, recent = 0, {}
     for number in itertools.count(1):
         raw = file.readline(LONGEST_LINE_BYTES)
         if not raw:
@@ -89,10 +91,11 @@ def lines_of(file: BinaryIO) -> Iterator[Line]:
         except Unreadable:
             yield Line(at, "", text, f"line {number:,}")
             continue
-        if told != at:
-            at, seen = told, Counter()
-        known = text[said.start("at"):]
+        at, known = told, text[said.start("at"):]
+        seen = recent.setdefault(at, Counter())
         seen[known] += 1
+        if len(recent) > SECONDS_REMEMBERED:
+            del recent[next(iter(recent))]
         yield Line(at, str(uuid.uuid5(uuid.NAMESPACE_URL, f"access-log:{seen[known]}:{known}")), text, f"line {number:,}")
 
 

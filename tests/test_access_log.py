@@ -80,7 +80,9 @@ def test_a_crawler_is_marked_as_a_bot():
 
 
 def test_the_same_line_has_the_same_id_in_any_file_and_equal_lines_are_several_views():
-    first, second = read(line(), line(host="198.51.100.1"), line("/other/"))[:2], read("noise\n", line(), line())[1:]
+    # In the first file a slower answer, of a second before, was written between them.
+    first, second = read(line(), line(at="21/May/2025:11:59:59 +0900"), line(host="198.51.100.1")), read("noise\n", line(), line())[1:]
+    first = first[::2]
     assert [one.place for one in first] == [one.place for one in second]
     assert first[0].place != first[1].place
 

@@ -8,6 +8,7 @@ import signal
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -63,8 +64,8 @@ def files_that_hold(session: str) -> list[str]:
     return held
 
 
-def killed_at(step: str, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin a forget that ends between two of its steps."""
+def killed_at(step: str, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a piece of upkeep that ends between two of its steps."""
     def end(*_):
         raise Killed
 
@@ -89,7 +90,7 @@ def killed_at(step: str, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
                     raise Killed
 
             patch.setattr(landed, "client", Dies)
-        upkeep.forget(session)
+        work()
 
 
 def test_a_session_is_forgotten_while_clicks_arrive_however_often_the_forget_is_killed(pipeline, monkeypatch, capsys):
@@ -100,7 +101,7 @@ def test_a_session_is_forgotten_while_clicks_arrive_however_often_the_forget_is_
     with ThreadPoolExecutor(1) as pool:
         meanwhile = pool.submit(post, 1200, 62, 60)
         for step in ("before the commit", "before the old snapshots go", "before the files go", "after the first file went"):
-            killed_at(step, session, monkeypatch)
+            killed_at(step, lambda: upkeep.forget(session), monkeypatch)
             assert rows_of(session) == (count if step == "before the commit" else 0), step
         upkeep.forget(session)
         meanwhile = meanwhile.result()
@@ -119,14 +120,19 @@ def test_a_session_is_forgotten_while_clicks_arrive_however_often_the_forget_is_
     assert rows_of(session) == 0 and files_that_hold(session) == []
 
 
-def test_small_files_become_one_and_old_snapshots_go_while_rows_and_offsets_stay(pipeline, capsys):
+def test_small_files_become_one_and_old_snapshots_go_while_rows_and_offsets_stay_however_often_it_is_killed(pipeline, monkeypatch, capsys):
     for seed in (71, 72):
         ledger.check("the table", post(60, seed), landed.sightings)
     rows = places_with_contents(landed.sightings())
     with ThreadPoolExecutor(1) as pool:
         meanwhile = pool.submit(post, 400, 73, 40)
+        killed_at("before the commit", upkeep.compact, monkeypatch)
+        assert not rows - places_with_contents(landed.sightings()), "a row is gone"
         upkeep.compact()
         assert not rows - places_with_contents(landed.sightings()), "a row is gone"
+        for step in ("before the commit", "before the files go", "after the first file went"):
+            killed_at(step, lambda: upkeep.expire(keep=2), monkeypatch)
+            assert not rows - places_with_contents(landed.sightings()), f"a row is gone: {step}"
         upkeep.expire(keep=2)
         assert not rows - places_with_contents(landed.sightings()), "a row is gone"
         run = meanwhile.result()

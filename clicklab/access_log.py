@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import re
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def from_file(path: Path, *, run: str = RUN) -> Report:
         servers.need("kafka")
     topics.ensure()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with plain, Progress(*columns, transient=True) as progress, replay.Replay(run, judge) as sending:
+    with plain, Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress, replay.Replay(run, judge) as sending:
         bar = progress.add_task(path.name, total=size)
         lines = lines_of(gzip.open(plain) if path.suffix == ".gz" else plain)
         first = list(itertools.islice(lines, LINES_TO_JUDGE))
@@ -141,7 +142,7 @@ def from_file(path: Path, *, run: str = RUN) -> Report:
                 before = sending.report.sent
                 sending.take(_watched(of_day, lambda: progress.update(bar, completed=plain.tell())))
                 if sending.report.sent > before:
-                    progress.console.print(f"{replay.instant_of(day * replay.DAY_MS):%Y-%m-%d}: {sending.report.sent - before:,} page views sent")
+                    print(f"{replay.instant_of(day * replay.DAY_MS):%Y-%m-%d}: {sending.report.sent - before:,} page views sent", flush=True)
         except (OSError, EOFError) as error:
             raise Trouble(f"{path} ends in the middle.", f"{sending.report}\n      {type(error).__name__}: {error}",
                           "get the file whole, then the same command again: it adds what is missing") from error

@@ -11,6 +11,7 @@ import itertools
 import re
 import sys
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -131,11 +132,11 @@ def from_file(path: Path, *, run: str = RUN) -> Report:
     with plain, Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress, replay.Replay(run, judge) as sending:
         bar = progress.add_task(path.name, total=size)
         lines = lines_of(gzip.open(plain) if path.suffix == ".gz" else plain)
-        first = list(itertools.islice(lines, LINES_TO_JUDGE))
-        if first and not any(line.place for line in first):
-            raise Trouble(f"{path} is no access log that can be read.", _why_none(first), "give the log in the combined format, "
-                          "which Apache and nginx write by default")
         try:
+            first = list(itertools.islice(lines, LINES_TO_JUDGE))
+            if first and not any(line.place for line in first):
+                raise Trouble(f"{path} is no access log that can be read.", _why_none(first),
+                              "give the log in the combined format, which Apache and nginx write by default")
             for day, of_day in itertools.groupby(itertools.chain(first, lines), lambda line: line.at // replay.DAY_MS):
                 if sending.report.sent:
                     replay.wait_until_landed(run, sending.report)
@@ -143,7 +144,7 @@ def from_file(path: Path, *, run: str = RUN) -> Report:
                 sending.take(_watched(of_day, lambda: progress.update(bar, completed=plain.tell())))
                 if sending.report.sent > before:
                     print(f"{replay.instant_of(day * replay.DAY_MS):%Y-%m-%d}: {sending.report.sent - before:,} page views sent", flush=True)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise Trouble(f"{path} ends in the middle.", f"{sending.report}\n      {type(error).__name__}: {error}",
                           "get the file whole, then the same command again: it adds what is missing") from error
     return sending.report

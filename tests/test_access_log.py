@@ -133,7 +133,8 @@ def test_files_that_are_no_log_are_refused_with_the_reason(pipeline, tmp_path):
     assert "line 1: neither" in refused.value.why
     (tmp_path / "empty.log").touch()
     assert "0 lines read" in str(access_log.from_file(tmp_path / "empty.log"))
-    cut = tmp_path / "cut.log.gz"
-    cut.write_bytes(gzip.compress(line().encode() * 2000)[:-20])
-    with pytest.raises(Trouble, match="ends in the middle"):
-        access_log.from_file(cut, run="replay-cut-log")
+    for times in (20, 2000):
+        cut = tmp_path / f"cut-{times}.log.gz"
+        cut.write_bytes(gzip.compress(line().encode() * times)[:-20])
+        with pytest.raises(Trouble, match="ends in the middle"):
+            access_log.from_file(cut, run="replay-cut-log")

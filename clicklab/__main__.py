@@ -34,7 +34,7 @@ def down() -> None:
 
 @app.command()
 def status(measured: bool = False) -> None:
-    """Say of each server whether it is usable, where it listens and what memory it holds; exit 1 when one is not."""
+    """Say of each server whether it is usable, where it listens and what memory it holds; exit 1 when one that runs is not."""
     table = servers.status()
     if measured:
         print(servers.measured(table))
@@ -156,7 +156,7 @@ def ledger() -> None:
     """Show all runs at each hop, then compare the whole topic with the whole table."""
     from clicklab import ledger
 
-    print(ledger.table())
+    print(ledger.table().to_string())
     ledger.audit()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from datetime import datetime
 from typing import NamedTuple
@@ -102,7 +103,11 @@ def dead_letters(since_ms: int = 0) -> dict[tuple[int, int], str]:
     for record in topics.records(topics.DEAD_LETTERS, since_ms):
         said = {key: value.decode(errors="replace") for key, value in record.headers if value is not None}
         place = int(said["__connect.errors.partition"]), int(said["__connect.errors.offset"])
-        found[place] = said.get("__connect.errors.exception.message", "no reason given")
+        reason = said.get("__connect.errors.exception.message", "no reason given").rstrip()
+        if reason.endswith(":"):  # Connect's own words end where the converter's begin
+            causes = re.findall(r"^Caused by: [\w.$]*?(\w+: .*)$", said.get("__connect.errors.exception.stacktrace", ""), re.MULTILINE)
+            reason = f"{reason} {causes[0] if causes else 'no cause given'}"
+        found[place] = reason
     return found
 
 
@@ -116,6 +121,8 @@ def why_not_landed() -> str:
         return "the sink is not registered. Next: run notebook 04"
     for what, state, cause in found:
         if state != "RUNNING":
+            if state == "PAUSED":
+                return f"{what} of the sink is PAUSED. Next: curl -X PUT {servers.url('connect')}/connectors/{SINK}/resume"
             return f"{what} of the sink is {state}: {cause or 'no cause given'}. Next: make status"
     return f"the sink runs and commits every {servers.setting('COMMIT_INTERVAL_MS')} ms. Next: wait for one interval"
 

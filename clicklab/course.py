@@ -234,6 +234,8 @@ def hop_counts(started_at: int) -> dict[str, dict[str, int]]:
         row["acknowledged"] += len(mine)
         row["in topic"] += len(mine & in_topic)
         row["landed"] += len(mine & in_table)
+        if erased := len(posted & run_.removed):
+            row["erased"] = row.get("erased", 0) + erased
     return counts
 
 
@@ -243,6 +245,7 @@ def show_table(results: list[Result], started_at: int) -> None:
     from rich.table import Table
 
     counts = hop_counts(started_at)
+    erasures = {name: row["erased"] for name, row in counts.items() if "erased" in row}
     table = Table(title="The course, hop by hop", title_justify="left")
     for heading, side in (("notebook", "left"), ("state", "left"), ("seconds", "right"), ("posted", "right"),
                           ("acknowledged", "right"), ("in topic", "right"), ("landed", "right")):
@@ -258,6 +261,8 @@ def show_table(results: list[Result], started_at: int) -> None:
     for name, row in counts.items():
         table.add_row(f"other clicks of a {name}" if name == "browser" else f"single clicks ({name})", "", "", *cells(row))
     Console(width=max(116, shutil.get_terminal_size().columns)).print(table)
+    for name, erased in erasures.items():
+        print(f"{name}: {erased:,} clicks more were acknowledged and then erased on purpose, to show how a reader is forgotten")
     for result in results:
         if result.state == "not executed":
             print(f"not executed: {result.notebook.number} {result.notebook.title}: {result.why}")

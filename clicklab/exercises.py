@@ -98,14 +98,15 @@ def http_at_the_broker(expected: Any) -> None:
 
 @_checker
 def question_to_connect(is_usable: Any) -> None:
-    """Right: True for the worker if it is usable, False where the answer is 404, False where nobody listens."""
-    with _answers_404() as starting:
+    """Right: True for the worker if it is usable, False where the answer is 404, nobody listens, or no answer comes."""
+    with _answers_404() as starting, socket.create_server(("127.0.0.1", 0)) as hanging:  # nobody takes its connections
         worker = servers.url("connect")
         cases = ((worker, servers.usable("connect"), "the worker of this pipeline"),
                  (starting, False, "an address that answers 404, as a worker does that is still joining its group"),
-                 (_nobody(), False, "an address where nobody listens"))
+                 (_nobody(), False, "an address where nobody listens"),
+                 (f"http://127.0.0.1:{hanging.getsockname()[1]}", False, "a server that takes the connection and never answers"))
         for address, truth, what in cases:
-            made, reason = _tried(is_usable, address)
+            made, reason = _tried(_in_time(is_usable, "requests waits for ever, unless it is given a timeout"), address)
             if made is ... and address == worker:
                 break
             if reason:
@@ -118,7 +119,7 @@ def question_to_connect(is_usable: Any) -> None:
                 made = None
                 break
     _say(made, "Begin with requests.get(…, timeout=5).status_code, and think of the exception.", reason,
-         "Your function tells the usable worker from one that still starts, and from none at all.")
+         "Your function tells the usable worker from one that still starts, from one that hangs, and from none at all.")
 
 
 @contextlib.contextmanager
@@ -329,10 +330,11 @@ def _unheard(clicks: list[dict]) -> tuple[int, dict]:
 
 @_checker
 def key_of_a_session(key_of: Any, clicks: list[Click], topic: str) -> None:
-    """Right: a key that puts each session's clicks into one Kafka partition, and all of them into more than one."""
-    first = normalize({"path": "/test", "tag": "A", "timestamp": time.time_ns() // 1_000_000}, datetime.now(UTC))
-    keys, made, reason, load = [], None, None, Counter()
-    for click in (*clicks, first):
+    """Right: a key that puts each session's clicks into one Kafka partition, and those without a session into more than one."""
+    now_ms = time.time_ns() // 1_000_000
+    first = [normalize({"path": "/test", "tag": "A", "timestamp": now_ms}, datetime.now(UTC)) for _ in range(50)]
+    keys, made, reason, load, without = [], None, None, Counter(), Counter()
+    for click in (*clicks, *first):
         made, reason = _tried(key_of, click)
         if made is ... and not keys:
             break
@@ -347,16 +349,20 @@ def key_of_a_session(key_of: Any, clicks: list[Click], topic: str) -> None:
         keys.append(made)
     if keys and not reason:
         places: dict[str, set[int]] = defaultdict(set)
-        for click, partition in zip((*clicks, first), _partitions_of(keys, f"{topic}-exercise"), strict=True):
+        for click, partition in zip((*clicks, *first), _partitions_of(keys, f"{topic}-exercise"), strict=True):
             load[partition] += 1
+            without[partition] += click.session_id is None
             places[click.session_id or click.event_id].add(partition)
         spread = sum(len(each) > 1 for each in places.values())
         if spread:
             reason = f"{spread:,} of {len(places):,} sessions lie in several Kafka partitions. Which field do all clicks of a session share?"
         elif len(load) == 1:
             reason = "every session is in order, because all clicks lie in one Kafka partition, and the others idle. Use a field with many values."
+        elif sum(count > 0 for count in without.values()) == 1:
+            reason = (f"all {without.total()} clicks without a session lie in one Kafka partition. On a blog with the first script these are "
+                      "all there are: take a field that differs from click to click.")
     _say(made, "Return bytes: some field of the click, with .encode(). Equal keys, equal partition.", reason,
-         f"Each session lies in one Kafka partition, and the load is shared: {dict(sorted(load.items()))}.")
+         f"Each session lies in one Kafka partition, and all three have clicks to carry: {dict(sorted(load.items()))}.")
 
 
 def _partitions_of(keys: list[bytes], topic: str) -> list[int]:
@@ -427,6 +433,8 @@ def one_page_view(read: Any, clicks: list[Click], places: dict[str, Any]) -> Non
 def _difference(made: list, truth: list[str]) -> str:
     if not all(isinstance(one, str) for one in made):
         return "the list holds something that is no text. An event_id is in the record's headers, as bytes: decode it."
+    if not made:
+        return "the list is empty. A record's key is bytes, so compare it with page_view_id.encode()."
     if others := set(made) - set(truth):
         return f"{len(others):,} of the ids belong to other page views. What do the records of one page view share, besides the partition?"
     if missing := set(truth) - set(made):
@@ -434,7 +442,7 @@ def _difference(made: list, truth: list[str]) -> str:
     return "the ids are right, but not in their order, or not each once. Leave them as the partition has them."
 
 
-def _in_time(function: Any) -> Callable[..., Any]:
+def _in_time(function: Any, advice: str = "Does it wait for records that never come? Read up to end_offsets, or set consumer_timeout_ms") -> Callable[..., Any]:
     """The function, ended in words when it has not ended after half a minute: a consumer waits for records for ever."""
     def ended(*given: Any) -> Any:
         told: list[tuple[Any, Exception | None]] = []
@@ -449,8 +457,7 @@ def _in_time(function: Any) -> Callable[..., Any]:
         thread.start()
         thread.join(PATIENCE_S)
         if not told:
-            raise TimeoutError(f"it has not ended after {PATIENCE_S} s. Does it wait for records that never come? Read up to end_offsets, "
-                               "or set consumer_timeout_ms")
+            raise TimeoutError(f"it has not ended after {PATIENCE_S} s. {advice}")
         made, error = told[0]
         if error:
             raise error

@@ -6,6 +6,7 @@ planted (`Truth`), so that an analysis can be held against it.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -398,16 +399,19 @@ def simulate(days: int, visits: int, seed: int, habits: Habits = HABITS, end_ms:
     maker = _Maker(seed, habits)
     end_ms = end_ms or time.time_ns() // 1_000_000
     hour_ms = 3_600_000
-    starts = [end_ms - hour_ms * hours for hours in range(days * 24, 0, -1)]
+    begin_ms = end_ms - days * 24 * hour_ms
+    # Hours of the clock, the first and the last cut off: an hour's weight must not move with the minute of `end_ms`.
+    edges = [begin_ms, *range(begin_ms - begin_ms % hour_ms + hour_ms, end_ms, hour_ms), end_ms]
+    spans = list(itertools.pairwise(edges))
     heights = {}
     for zone in ("Asia/Seoul", *OTHER_ZONES):
-        local = [datetime.fromtimestamp(start / 1000, ZoneInfo(zone)) for start in starts]
-        heights[zone] = [BY_HOUR[moment.hour] * BY_WEEKDAY[moment.weekday()] for moment in local]
+        local = [datetime.fromtimestamp(start / 1000, ZoneInfo(zone)) for start, _ in spans]
+        heights[zone] = [BY_HOUR[moment.hour] * BY_WEEKDAY[moment.weekday()] * (end - start)
+                         for moment, (start, end) in zip(local, spans, strict=True)]
     found: list[Sent] = []
     for _ in range(visits):
         zone = _zone(maker)
-        begin_ms = maker.dice.choices(starts, weights=heights[zone])[0] + maker.dice.randrange(hour_ms)
-        found.extend(maker.visit(begin_ms, zone, end_ms))
+        found.extend(maker.visit(maker.dice.randrange(*maker.dice.choices(spans, weights=heights[zone])[0]), zone, end_ms))
     # What is still on its way when the time is over has not arrived.
     return sorted((one for one in found if one.received_at <= end_ms), key=lambda one: one.received_at), maker.truth
 

@@ -339,7 +339,7 @@ class Column(NamedTuple):
     field: str
     type: str
     meaning: str
-    source: str  # seed, browser or handler
+    source: str  # first script (the series' own), browser or handler
     is_taught_first: bool
 
 
@@ -350,7 +350,7 @@ def columns() -> list[Column]:
             field=name,
             type=kind if limit is None else f"{kind} ≤ {limit:,}",
             meaning=meaning,
-            source="seed" if name in FROM_SEED else "handler" if name in FROM_HANDLER else "browser",
+            source="first script" if name in FROM_SEED else "handler" if name in FROM_HANDLER else "browser",
             is_taught_first=name in TAUGHT_FIRST,
         )
         for name, kind, limit, meaning, _ in _described()

@@ -238,7 +238,7 @@ def test_the_columns_say_what_each_field_means():
     assert [row.field for row in rows] == list(events.FIELDS)
     assert all(row.meaning and row.type for row in rows)
     assert sum(row.is_taught_first for row in rows) == 12
-    assert {row.field for row in rows if row.source == "seed"} == set(SEED)
+    assert {row.field for row in rows if row.source == "first script"} == set(SEED)
 
 
 def test_the_events_of_a_page_view_share_their_key():

@@ -45,6 +45,5 @@ def test_no_translation_tells_an_old_lesson_or_another_order():
     assert [line for line in korean.report() if "not translated" not in line] == []
 
 
-@pytest.mark.xfail(reason="the exercises and some notebooks are not translated yet", strict=True)
 def test_the_korean_course_is_complete():
     assert korean.report() == []

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-import yaml
+try:
+    import typer
+    import yaml
+except ModuleNotFoundError as error:
+    sys.exit(f"This Python lacks the course's packages ({error.name}).\nWhy:  {sys.executable} is not the course's own\n"
+             "Next: the same with .venv/bin/python instead; without that file, make prepare first")
 
 from clicklab import Trouble, servers
 

@@ -301,7 +301,7 @@ def who_has_it(acknowledged: Any, address: str) -> None:
                 reason = f"for {what} the list holds something that is no click with an event_id. Return those of sent."
             elif set(named) != there or len(named) != len(there):
                 which = "others than" if len(named) == len(there) else f"{len(named)} instead of"
-                reason = f"{what}, answered {status}: you name {which} the {len(there)} that the topic has. Which rule tells an acknowledged click?"
+                reason = f"{what}, answered {status}: you name {which} the {len(there)} that the topic has. Which answers promise something, and what does an entry without an index refuse?"
         if reason:
             made = None
             break

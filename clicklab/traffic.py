@@ -11,7 +11,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -440,16 +440,14 @@ def history(days: int, visits: int, seed: int, run: str, habits: Habits = HABITS
     sent, truth = simulate(days, visits, seed, habits)
     present = requests.get(f"{servers.url('connect')}/connectors/{connect.SINK}/config", timeout=10)
     before_ms = int(present.json()["iceberg.control.commit.interval-ms"]) if present.ok else None
-    rows = _landed_rows()
     connect.register(HISTORY_COMMIT_MS)
     producer = KafkaProducer(bootstrap_servers=servers.address("kafka"), acks="all", linger_ms=5)
     try:
         for part in _slices(sent):
-            _deliver(producer, [_click_of(one, run) for one in part], run)
-            rows += len(part)
+            clicks = [_click_of(one, run) for one in part]
+            _deliver(producer, clicks, run)
             servers.wait_for(f"history to {datetime.fromtimestamp(part[-1].received_at / 1000, UTC):%Y-%m-%d %H:%M} UTC",
-                             lambda wanted=rows: f"{wanted - _landed_rows():,} rows to land" if _landed_rows() < wanted else "",
-                             ledger.default_timeout_s(), next="make status")
+                             _to_land(clicks), ledger.default_timeout_s(), next="make status")
     finally:
         producer.close()
         connect.register(before_ms)
@@ -494,9 +492,23 @@ def _deliver(producer: KafkaProducer, clicks: list[events.Click], run: str) -> N
     ledger.write(run, "acknowledged", acknowledged, source="traffic.history")
 
 
-def _landed_rows() -> int:
-    found = landed.table()
-    return int(found.current_snapshot().summary["total-records"]) if found else 0
+def _to_land(clicks: list[events.Click]) -> Callable[[], str]:
+    """What to wait for: "" when the newest snapshot has all of a slice, else how many of its events it lacks."""
+    # Ids, not a number of rows: others land and erase rows meanwhile.
+    wanted = {click.event_id for click in clicks}
+    since_ms = min(click.received_at for click in clicks)
+    looked_at, said = None, "no snapshot yet"
+
+    def told() -> str:
+        nonlocal looked_at, said
+        found = landed.table()
+        newest = found.current_snapshot() if found else None
+        if newest and newest.snapshot_id != looked_at:
+            missing = wanted.difference(landed.rows(["event_id"], since_ms=since_ms)["event_id"].to_pylist())
+            looked_at, said = newest.snapshot_id, f"{len(missing):,} events to land" if missing else ""
+        return said
+
+    return told
 
 
 def found(what: str, answer: float, low: float, high: float, planted: float) -> None:

@@ -43,7 +43,9 @@ select hour_here as hour, count(*) as events, count(distinct session_id) as sess
 from clicks where not is_bot group by hour_here""",
     "how far and how long": """
 select path, count(*) as page_views, median(scroll_pct) as scroll_pct, median(engaged_ms) as engaged_ms
-from clicks where event_name = 'engagement' and not is_bot group by path""",
+from (  -- one for each time that the page was hidden; the last holds the sum
+    select path, max(scroll_pct) as scroll_pct, max(engaged_ms) as engaged_ms
+    from clicks where event_name = 'engagement' and not is_bot group by path, page_view_id) as stay group by path""",
     "from where": """
 select coalesce(referrer, '') as referrer, count(*) as views
 from clicks where event_name = 'page_view' and not is_bot group by coalesce(referrer, '')""",
@@ -97,7 +99,7 @@ def by_pandas(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     clicks = first.drop_duplicates("event_id")
     people = clicks[~clicks["is_bot"]]
     views = people[people["event_name"] == "page_view"]
-    stay = people[people["event_name"] == "engagement"]
+    stay = people[people["event_name"] == "engagement"].groupby(["path", "page_view_id"], as_index=False)[["scroll_pct", "engaged_ms"]].max()
     steps = people[people["link_url"].str.startswith(f"{traffic.BLOG}/").fillna(False) & (people["button"] == 0)]
     here = people["corrected_at"].dt.tz_convert(ZONE).dt.hour.rename("hour")
     ordered = people[people["session_id"].notna()].sort_values(["session_id", "corrected_at"])
@@ -109,7 +111,7 @@ def by_pandas(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "what is read": views.groupby("path").size().reset_index(name="views"),
         "when": people.groupby(here).agg(events=("event_name", "size"), sessions=("session_id", "nunique")).reset_index(),
-        "how far and how long": stay.groupby("path").agg(page_views=("event_name", "size"), scroll_pct=("scroll_pct", "median"),
+        "how far and how long": stay.groupby("path").agg(page_views=("page_view_id", "size"), scroll_pct=("scroll_pct", "median"),
                                                          engaged_ms=("engaged_ms", "median")).reset_index(),
         "from where": views.groupby(views["referrer"].fillna("")).size().reset_index(name="views"),
         "which way": steps.groupby(["path", steps["link_url"].str.slice(len(traffic.BLOG)).rename("next_path")]).size()

@@ -18,7 +18,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -294,7 +294,7 @@ class _Maker:
         """The events of one page view, and (when, target) of the tabs it opened."""
         dice, width = self.dice, about["page_width"]
         page_height = (1800 + 37 * (sum(map(ord, path)) % 90)) * (2 if width < 500 else 1)
-        view = about | {"page_view_id": self.id(), "path": path, "title": f"{path} - Clickstream notes", "page_height": page_height}
+        view = about | {"page_view_id": self.id(), "path": quote(path), "title": f"{path} - Clickstream notes", "page_height": page_height}
         made, new_tabs = [], []
 
         def event(name: str, happens_ms: int, **told: Any) -> None:
@@ -327,7 +327,7 @@ class _Maker:
     def on_link(self, link: Link, width: int, height: int) -> dict:
         is_own = link.target.startswith("/")
         in_header = link.place < 0.01
-        return {"tag": self.dice.choice(link.tags), "link_url": f"{BLOG}{link.target}" if is_own else link.target, "outbound": not is_own,
+        return {"tag": self.dice.choice(link.tags), "link_url": f"{BLOG}{quote(link.target)}" if is_own else link.target, "outbound": not is_own,
                 "x": self.near(width * (0.7 if in_header else 0.4), width * 0.1, width),
                 "y": self.near(40 if in_header else 100 + link.place * (height - 180), 12, height)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,19 +22,22 @@ _decoder = msgspec.json.Decoder(LedgerLine)
 
 @dataclass
 class Ledgers:
-    """Counts the ledger's lines, reading of each file only what was added since the last look."""
+    """Knows the acknowledged clicks, each once in whichever files it stands, reading only what was added since the last look."""
 
-    counts: Counter[str] = field(default_factory=Counter)
+    acknowledged: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
     read_to: dict[Path, int] = field(default_factory=dict)
 
-    def look(self) -> Counter[str]:
+    def look(self) -> int:
         for path in ledger.folder().glob("*.jsonl"):
             with path.open("rb") as file:
                 file.seek(self.read_to.get(path, 0))
                 whole, end, _ = file.read().rpartition(b"\n")
             self.read_to[path] = self.read_to.get(path, 0) + len(whole) + len(end)
-            self.counts.update(_decoder.decode(line).state for line in whole.split(b"\n") if line)
-        return self.counts
+            for line in map(_decoder.decode, filter(None, whole.split(b"\n"))):
+                if line.state in ("acknowledged", "removed"):
+                    getattr(self, line.state).add(line.event_id)
+        return len(self.acknowledged - self.removed)
 
 
 def watch(seconds: float | None = None, every_s: float = 1.0) -> None:
@@ -55,7 +57,7 @@ def watch(seconds: float | None = None, every_s: float = 1.0) -> None:
             asked = {"tasks": pool.submit(connect.tasks), "topic": pool.submit(_end, topics.CLICKS),
                      "dead": pool.submit(_end, topics.DEAD_LETTERS), "table": pool.submit(_newest)}
             told = {what: _answer(question) for what, question in asked.items()}
-            acknowledged = seen.look()["acknowledged"]
+            acknowledged = seen.look()
             rows, committed_ms = told["table"] or (None, None)
             hops = {"acknowledged": acknowledged, "in the topic": told["topic"], "landed": rows,
                     "dead letters": told["dead"]}

@@ -105,7 +105,10 @@ undo_hook() {
 }
 
 starter=.github/workflows/pages-deploy.yml
-workflow=$(grep -lE '^[^#]*jekyll b' .github/workflows/*.yml .github/workflows/*.yaml 2>/dev/null | head -n 1 || true)
+building=$(grep -lE '^[^#]*jekyll b' .github/workflows/*.yml .github/workflows/*.yaml 2>/dev/null || true)
+# Of several that build, the one that publishes.
+workflow=$(printf '%s\n' "$building" | while read -r each; do if [ -n "$each" ] && grep -qF 'deploy-pages' "$each"; then printf '%s\n' "$each"; fi; done | head -n 1)
+workflow=${workflow:-$(printf '%s\n' "$building" | head -n 1)}
 
 # shellcheck disable=SC2016  # GitHub fills that in, not the shell
 step() { # INDENT
@@ -158,6 +161,11 @@ else
   copy tools/inject-ingest-url.sh
   install_hook
   install_step
+  printf '%s\n' "$building" | while read -r each; do
+    if [ -n "$each" ] && [ "$each" != "$workflow" ]; then
+      printf '%s builds with jekyll too and is left as it is. Where it publishes pages, it needs the same step.\n' "$each"
+    fi
+  done
   if grep -rlF 'include clickstream.html' _layouts 2>/dev/null; then
     printf 'The layouts above include the snippet too. Every page has it from %s now: delete that line.\n' "$hook"
   fi
@@ -165,4 +173,8 @@ else
     printf 'The sed above in %s does the same, and breaks on a URL with &: delete that step.\n' "$workflow"
   fi
 fi
-if [ "$changes" = 0 ]; then printf 'nothing to change\n'; fi
+if [ "$changes" = 0 ]; then
+  printf 'nothing to change\n'
+elif [ "$undo" != yes ]; then
+  printf 'Next: set INGEST_API_GATEWAY_URL on GitHub (Settings, Secrets and variables, Actions) before you push; without it the build stops.\n'
+fi

@@ -690,6 +690,18 @@ def test_install_repeats_safely_and_undo_restores_every_byte(tmp_path, files):
     assert contents(tmp_path) == before
 
 
+def test_of_two_workflows_that_build_the_publishing_one_is_changed_and_the_other_is_named(tmp_path):
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    (tmp_path / "_config.yml").touch()
+    (folder / "ci.yml").write_text(WORKFLOW)
+    (folder / "pages-deploy.yml").write_text(WORKFLOW + "      - uses: actions/deploy-pages@v4\n")
+    said = run("install.sh", tmp_path).stdout
+    assert "inject-ingest-url.sh" in (folder / "pages-deploy.yml").read_text()
+    assert (folder / "ci.yml").read_text() == WORKFLOW and "ci.yml builds with jekyll too" in said
+    assert "set INGEST_API_GATEWAY_URL on GitHub" in said
+
+
 def contents(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

@@ -233,7 +233,7 @@ def check(hop: str, run: Run | str, seen_at: Callable[[int], list[Sighting]], *,
         raise error
     mine = [s for s in seen if s.event_id in run.posted]
     print(f"{len(run.acknowledged):,} acknowledged · {len({s.event_id for s in mine} & run.acknowledged):,} in {hop}, "
-          f"each once, contents as posted" + duplicates_note(mine) + unknown_note(run, mine))
+          f"no record twice, contents as posted" + duplicates_note(mine) + unknown_note(run, mine))
 
 
 def wait_until_seen(hop: str, run: Run, seen_at: Callable[[int], list[Sighting]], timeout_s: float) -> list[Sighting]:
@@ -255,7 +255,7 @@ def wait_until_seen(hop: str, run: Run, seen_at: Callable[[int], list[Sighting]]
 def duplicates_note(seen: list[Sighting]) -> str:
     """Words for ids that are in the topic more than once: sent again because the first answer was not a yes."""
     often = [one for one, times in records_of(seen).items() if times > 1]
-    return f" · {len(often):,} written twice after a retry, one click each" if often else ""
+    return f" · {len(often):,} clicks sent again have two records, one id" if often else ""
 
 
 def unknown_note(run: Run, seen: list[Sighting]) -> str:

@@ -208,9 +208,12 @@ def _say_what_kafka_holds(session: str, records: list) -> None:
     for topic in (topics.REJECTED, topics.DEAD_LETTERS):
         count = sum(session.encode() in (record.value or b"").lower() for record in topics.records(topic))
         if count:
-            print(f"topic {topic} still holds {count:,} records that name it; its retention removes them after 7 days")
+            print(f"topic {topic} still holds {count:,} records that name it; they go with their segment, 7 to 14 days after they came")
+    # What the sink announces of a file holds the smallest and the largest value of each column, strings cut.
+    if count := sum(session[: BOUND_CHARS - 1].encode() in (record.value or b"") for record in topics.records(topics.CONTROL)):
+        print(f"topic {topics.CONTROL} holds the first {BOUND_CHARS - 1} characters of the id in {count:,} records, as a bound of a file; it is kept forever")
     if records:
-        print("Kafka cuts a partition only from its beginning: KafkaAdminClient.delete_records up to an offset, or retention.ms for all.\n"
+        print("Kafka cuts a partition only from its beginning: KafkaAdminClient.delete_records up to an offset, or retention.ms for all; the bytes go with the segment.\n"
               "The cost: what is cut off can be neither landed again, when the table is lost, nor counted by the ledger any more.")
 
 

@@ -72,7 +72,7 @@ def test_the_course_leaves_a_blog_with_its_figures_and_no_dead_link(course_run):
     assert not dead
     assert len(pictures) >= 30
     korean = (site / "ko" / "posts" / "04-land-the-clicks" / "index.html").read_text(encoding="utf-8")
-    assert "each once, contents as posted" in korean and "필요한 것" in korean
+    assert "no record twice, contents as posted" in korean and "필요한 것" in korean
     assert json.loads((site / "run.json").read_text())["versions"]["kafka_2.13"]
 
 

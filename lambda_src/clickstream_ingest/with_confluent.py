@@ -48,6 +48,8 @@ class Client:
                 "bootstrap.servers": ",".join(servers),
                 "acks": "all",
                 "enable.idempotence": True,
+                # As kafka-python and Java hash a key; librdkafka's own default would put a page view elsewhere.
+                "partitioner": "murmur2_random",
                 "linger.ms": 0,  # on Lambda, threads stop when the handler returns: nothing may wait for company
                 "message.timeout.ms": timeout_ms,
                 "reconnect.backoff.ms": 50,

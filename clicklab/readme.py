@@ -26,6 +26,7 @@ HEADINGS = {
     "en": "| notebook | you get | min | needs | a figure of it |",
     "ko": "| 노트북 | 얻는 것 | 분 | 필요한 것 | 그림 하나 |",
 }
+NEEDS_KO = {"java": "온전한 Java 17이나 21"}  # the other programs' names are names
 EXECUTED = {
     "en": "Executed in one go on {day}, {cores} cores: {first} · together {together:.0f} s{further}.",
     "ko": "{day}에 한 번에 실행, 코어 {cores}개: {first} · 합계 {together:.0f} s{further}.",
@@ -141,7 +142,8 @@ def notebooks_table(language: str) -> str:
     lines = [HEADINGS[language], "|---|---|---:|---|---|"]
     for notebook in course.manifest():
         title, gets = (notebook.title, notebook.gets) if language == "en" else (notebook.title_ko, notebook.gets_ko)
-        needs = ", ".join(bootstrap.NAMES[name] for name in notebook.needs) or "-"
+        names = bootstrap.NAMES | (NEEDS_KO if language == "ko" else {})
+        needs = ", ".join(names[name] for name in notebook.needs) or "-"
         picture = f"{notebook.number}.png"
         # A bar would begin a new cell of the table.
         alt = escape(words.get(picture, ""), quote=True).replace("|", "&#124;")

@@ -155,6 +155,7 @@ def notebooks_table(language: str) -> str:
 # Reading speeds: of technical prose, about two thirds of a novel's; and of code that is followed, not skimmed.
 WORDS_A_MINUTE = 150
 CODE_LINES_A_MINUTE = 15
+UNKNOWN_RUN_S = 110  # of a further notebook that the last run left out
 
 
 def minutes(notebook: course.Notebook) -> int:
@@ -163,7 +164,7 @@ def minutes(notebook: course.Notebook) -> int:
     words = sum(len("".join(cell["source"]).split()) for cell in cells if cell["cell_type"] == "markdown")
     lines = sum(bool(line.strip()) for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
     seconds = dict(re.findall(r"\b(\d\d) (\d+) s\b", block(README.read_text(encoding="utf-8"), "notebooks")))
-    return math.ceil((words / WORDS_A_MINUTE + lines / CODE_LINES_A_MINUTE + int(seconds[notebook.number]) / 60) / 5) * 5
+    return math.ceil((words / WORDS_A_MINUTE + lines / CODE_LINES_A_MINUTE + int(seconds.get(notebook.number, UNKNOWN_RUN_S)) / 60) / 5) * 5
 
 
 def last_run(language: str) -> str:

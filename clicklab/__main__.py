@@ -111,8 +111,9 @@ def korean() -> None:
     """Name what notebooks/ko/ lacks of the course's prose, and what is out of date; exit 1 when there is something."""
     from clicklab import korean
 
-    print("\n".join(korean.report()) or "every piece of prose is there in Korean, and none is out of date")
-    sys.exit(1 if korean.report() else 0)
+    lines = korean.report()
+    print("\n".join(lines) or "every piece of prose is there in Korean, and none is out of date")
+    sys.exit(1 if lines else 0)
 
 
 @app.command()

@@ -131,30 +131,32 @@ def from_file(path: Path, *, run: str = RUN) -> Report:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with plain, Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress, replay.Replay(run, judge) as sending:
         bar = progress.add_task(path.name, total=size)
-        lines = lines_of(gzip.open(plain) if path.suffix == ".gz" else plain)
-        try:
-            first = list(itertools.islice(lines, LINES_TO_JUDGE))
-            if first and not any(line.place for line in first):
-                raise Trouble(f"{path} is no access log that can be read.", _why_none(first),
-                              "give the log in the combined format, which Apache and nginx write by default")
-            for day, of_day in itertools.groupby(itertools.chain(first, lines), lambda line: line.at // replay.DAY_MS):
-                if sending.report.sent:
-                    replay.wait_until_landed(run, sending.report)
-                before = sending.report.sent
-                sending.take(_watched(of_day, lambda: progress.update(bar, completed=plain.tell())))
-                if sending.report.sent > before:
-                    print(f"{replay.instant_of(day * replay.DAY_MS):%Y-%m-%d}: {sending.report.sent - before:,} page views sent", flush=True)
-        except (OSError, EOFError, zlib.error) as error:
-            raise Trouble(f"{path} ends in the middle.", f"{sending.report}\n      {type(error).__name__}: {error}",
-                          "get the file whole, then the same command again: it adds what is missing") from error
+        lines = _watched(gzip.open(plain) if path.suffix == ".gz" else plain, path, sending.report,
+                         lambda: progress.update(bar, completed=plain.tell()))
+        first = list(itertools.islice(lines, LINES_TO_JUDGE))
+        if first and not any(line.place for line in first):
+            raise Trouble(f"{path} is no access log that can be read.", _why_none(first),
+                          "give the log in the combined format, which Apache and nginx write by default")
+        for day, of_day in itertools.groupby(itertools.chain(first, lines), lambda line: line.at // replay.DAY_MS):
+            if sending.report.sent:
+                replay.wait_until_landed(run, sending.report)
+            before = sending.report.sent
+            sending.take(of_day)
+            if sending.report.sent > before:
+                print(f"{replay.instant_of(day * replay.DAY_MS):%Y-%m-%d}: {sending.report.sent - before:,} page views sent", flush=True)
     return sending.report
 
 
-def _watched(lines: Iterator[Line], tick: Callable[[], None]) -> Iterator[Line]:
-    for number, line in enumerate(lines):
-        if number % 1_000 == 0:
-            tick()
-        yield line
+def _watched(file: BinaryIO, path: Path, report: Report, tick: Callable[[], None]) -> Iterator[Line]:
+    """The file's lines, with progress; what stops the reading, and nothing that stops the sending, is the file's fault."""
+    try:
+        for number, line in enumerate(lines_of(file)):
+            if number % 1_000 == 0:
+                tick()
+            yield line
+    except (OSError, EOFError, zlib.error) as error:
+        raise Trouble(f"{path} ends in the middle.", f"{report}\n      {type(error).__name__}: {error}",
+                      "get the file whole, then the same command again: it adds what is missing") from error
 
 
 def _why_none(lines: list[Line]) -> str:

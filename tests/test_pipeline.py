@@ -109,6 +109,7 @@ def test_plain_papermill_runs_each_notebook_from_another_folder_and_its_exercise
     assert ran.returncode == 0, ran.stderr[-3000:]
     said = exercises.judgments(tmp_path / "out.ipynb")
     print(*said, sep="\n")
+    assert len(said) == len(exercises.exercises(notebook))
     for one in said:
         assert one.untouched.startswith("Not answered yet. ")
         assert one.wrong.startswith("Not yet: ") and one.hint in one.wrong

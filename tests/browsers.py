@@ -21,7 +21,6 @@ from clicklab import Missing, blog, bootstrap
 
 WAIT_S = 30
 PRODUCTION_URL = "https://a1b2c3d4e5.execute-api.ap-northeast-2.amazonaws.com/ingest"  # as long as a real one
-USED: dict[str, str] = {}  # browser → its version, for the line at the end of the run
 
 
 class Server(ThreadingHTTPServer):
@@ -210,12 +209,12 @@ def launch(name, tmp_path_factory, **preferences):
 )
 def browser(request, tmp_path_factory):
     with launch(request.param, tmp_path_factory) as browser:
-        USED[request.param.title()] = browser.version
         yield browser
 
 
 @pytest.fixture
-def context(browser, collector):
+def context(request, browser, collector):
+    request.node.user_properties.append(("browser", f"{browser.browser_type.name.title()} {browser.version}"))
     collector.clear()
     context = browser.new_context(locale="ko-KR", timezone_id="Asia/Seoul")
     context.set_default_timeout(WAIT_S * 1000)
@@ -228,9 +227,3 @@ def page(context, url):
     page = context.new_page()
     page.goto(url + "elements/")
     return page
-
-
-def pytest_terminal_summary(terminalreporter):
-    if USED:
-        used = ", ".join(f"{name} {version}" for name, version in USED.items())
-        terminalreporter.write_line(f"browsers used: {used}")

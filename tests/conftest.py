@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -18,6 +20,8 @@ PORTS = [line.split("=")[0] for line in (ROOT / "compose" / "defaults.env").read
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The course first: it takes as long as all other files together, which the other worker runs meanwhile.
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
     for item in items:
         marker = item.get_closest_marker("only_checked")
         about = marker.args[0] if marker else (item.module.__doc__ or item.module.__name__).strip().splitlines()[0]
@@ -26,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what this run has executed, and what it has only read."""
-    told = {kind: Counter() for kind in ("executed", "only checked")}
+    told = {kind: Counter() for kind in ("executed", "only checked", "browser")}
     for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
         for kind, about in report.user_properties if report.when == "call" else ():
             told[kind][about] += 1
@@ -37,20 +41,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses: held open together, so that none is handed out twice."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody uses, from a range of this worker's own, below those that clients get: none is taken until it is needed."""
+    first = 10_000 + 5_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    free = []
+    for port in random.SystemRandom().sample(range(first, first + 5_000), 5_000):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise OSError(f"no {count} free ports from {first} to {first + 4_999}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """State, products and ports of this session's own, for everything that the tests start in processes too."""
+    """State, products and ports of this worker's own, for everything that the tests start in processes too."""
     data = tmp_path_factory.mktemp("pipeline")
     os.environ.update({name: str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)})
     os.environ.update(CLICKSTREAM_STATE=str(data / "state"), CLICKSTREAM_BUILD=str(data / "build"), COMMIT_INTERVAL_MS="5000")

@@ -16,7 +16,11 @@ def fails(*given):
     raise ValueError("of the learner")
 
 
-@pytest.mark.parametrize("answer", [None, "abc", 1.5, {}, b"x", fails, lambda: 1, lambda *given: "abc", lambda *given: [1, None]], ids=repr)
+SILLY = {"None": None, "text": "abc", "a fraction": 1.5, "empty": {}, "bytes": b"x", "raises": fails, "takes nothing": lambda: 1,
+         "gives text": lambda *given: "abc", "gives None": lambda *given: [1, None]}
+
+
+@pytest.mark.parametrize("answer", SILLY.values(), ids=SILLY)
 @pytest.mark.parametrize(("checker", "given"), [
     (exercises.gaps, (VISIT,)), (exercises.key_of_a_session, ([], "no-topic")), (exercises.script_on_one_line, ()),
     (exercises.half_a_pixel, ("nowhere",)), (exercises.seq_of_leaving, ("nowhere",)), (exercises.what_connect_refuses, ({},)),

@@ -13,7 +13,7 @@ import hdfs_native
 import requests
 from clickstream_ingest import events
 
-from clicklab import Trouble, servers, topics
+from clicklab import Trouble, hdfs, servers, topics
 
 SINK = "clickstream-hdfs-sink"
 CONFIG = servers.ROOT / "connect_configs" / f"{SINK}.json"
@@ -226,20 +226,16 @@ def wait_for_pair() -> None:
 
 def note_pair() -> None:
     """Note in HDFS which topics the table is made from, once, so that another pair is refused."""
-    from clicklab import landed  # with pandas: 2 s that the guard, which never calls this, is spared at every start
-
     if noted_pair() is None:
         options = hdfs_native.WriteOptions(overwrite=False)
-        with landed.client().create(PAIR, options) as file:
+        with hdfs.client().create(PAIR, options) as file:
             file.write(json.dumps(topics.ids()).encode())
 
 
 def noted_pair() -> dict | None:
     """The Kafka cluster and topic ids that the table was made from; None before the sink was first registered."""
-    from clicklab import landed
-
     try:
-        with landed.client().read(PAIR) as file:
+        with hdfs.client().read(PAIR) as file:
             return json.loads(file.read())
     except FileNotFoundError:
         return None
@@ -253,12 +249,10 @@ def belong_together() -> None:
     Trouble
         Names which side is new, and the cure.
     """
-    from clicklab import landed
-
     noted, present = noted_pair(), topics.ids()
     if noted is None:
         # Without a note nothing has been landed here. Then the sink must not have worked over these topics either.
-        if not landed.version() and not sum(topics.end_offsets(topics.CONTROL).values()):
+        if not hdfs.version() and not sum(topics.end_offsets(topics.CONTROL).values()):
             return
         why = ("HDFS is new, but the sink has already landed from these topics: it would go on behind the clicks it landed, "
                "and the table would lack all of them.")

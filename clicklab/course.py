@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -303,7 +304,7 @@ def build_blog(destination: Path | None = None, *, publish_to: str | None = None
     Parameters
     ----------
     destination : path
-        Default: the state folder, where the blog's server finds it.
+        Default: the state folder, where the blog's server finds it; there it is built only when something has changed.
     publish_to : str
         The collector's address: build as for publishing.
 
@@ -322,10 +323,15 @@ def build_blog(destination: Path | None = None, *, publish_to: str | None = None
     wanted = servers.setting("SITE_LANG")
     if wanted not in LANGUAGES:
         raise Trouble(f"The course is not there in SITE_LANG={wanted}.", f"there are {' and '.join(LANGUAGES)}", "make site SITE_LANG=ko")
-    destination = destination or servers.state_folder() / "blog"
+    served = servers.state_folder() / "blog"
     # Without a word from us the pages report to the series' address, port 8000.
     endpoint = publish_to or (f"{servers.url('ingest')}/ingest" if servers.setting("INGEST_PORT") != "8000" else None)
     executed = build_folder() if (build_folder() / "run.json").exists() else None
+    built_from = _blog_digest(executed, wanted, endpoint)
+    note = (destination or served) / "built-from"
+    if destination is None and note.exists() and note.read_text() == built_from:
+        return served / "site"
+    note.unlink(missing_ok=True)  # a build that fails is none
 
     def build(language: str, folder: Path) -> Path:
         # A page and its translation have the same path under the two roots.
@@ -334,11 +340,26 @@ def build_blog(destination: Path | None = None, *, publish_to: str | None = None
         return blog.build(folder, production=bool(publish_to), endpoint=endpoint, executed=executed, language=language,
                           settings=LANGUAGES[language] | {"other_languages": others})
 
-    made = build("en", destination)
+    made = build("en", destination or served)
     if wanted != "en":
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(build(wanted, Path(folder)), made / wanted)
+    note.write_text(built_from)
     return made
+
+
+def _blog_digest(executed: Path | None, *chosen: str | None) -> str:
+    """Changes with everything that the blog is built from: sources, notebooks, their outputs, settings, and the code that builds."""
+    places = [NOTEBOOKS, servers.ROOT / "demo_blog", servers.ROOT / "blog_snippet" / "_includes", servers.ROOT / "requirements.lock",
+              *(Path(__file__).with_name(f"{module}.py") for module in ("blog", "course", "korean"))]
+    if executed:  # not the pages beside them, which are no part of the blog
+        places += [executed / "run.json", *sorted(executed.glob("*.ipynb"))]
+    digest = hashlib.sha256(json.dumps(chosen).encode())
+    for place in places:
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file():
+                digest.update(f"{place.name}/{file.relative_to(place)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def site() -> Path:

@@ -21,7 +21,7 @@ import requests
 from clickstream_ingest import events
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from clicklab import Missing, Trouble, collector, connect, landed, ledger, servers, topics, traffic
+from clicklab import Missing, Trouble, collector, connect, hdfs, landed, ledger, servers, topics, traffic
 
 PER_S = 1500  # the fastest pace: the broker and HDFS need some of the processor too
 LEAD_S = 12  # production goes on for so long without a fault, before and after it together
@@ -230,12 +230,12 @@ def _safe_mode() -> Iterator[None]:
 @contextlib.contextmanager
 def _full() -> Iterator[None]:
     # One byte is less than is there already, so no new block fits.
-    landed.client().mkdirs(landed.WAREHOUSE)
-    servers.hdfs_admin("-setSpaceQuota", "1", landed.WAREHOUSE)
+    hdfs.client().mkdirs(hdfs.WAREHOUSE)
+    servers.hdfs_admin("-setSpaceQuota", "1", hdfs.WAREHOUSE)
     try:
         yield
     finally:
-        servers.hdfs_admin("-clrSpaceQuota", landed.WAREHOUSE)
+        servers.hdfs_admin("-clrSpaceQuota", hdfs.WAREHOUSE)
 
 
 def _kill_around_commits(drill: Drill) -> None:

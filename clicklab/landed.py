@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import hdfs_native
 import pandas as pd
 import pyarrow as pa
 from clickstream_ingest import events
@@ -16,13 +13,10 @@ from pyiceberg.expressions import AlwaysTrue, GreaterThanOrEqual
 from pyiceberg.io.fsspec import FsspecFileIO
 from pyiceberg.table import StaticTable
 
-from clicklab import Trouble, servers
+from clicklab import Trouble, hdfs, servers
 from clicklab.topics import Sighting
 
-WAREHOUSE = "/warehouse"
-TABLE = f"{WAREHOUSE}/web/clickstream"
 PLACE = ["_kafka_topic", "_kafka_partition", "_kafka_offset"]
-os.environ.setdefault("HADOOP_USER_NAME", "clickstream")
 
 
 class HdfsFileIO(FsspecFileIO):
@@ -39,56 +33,16 @@ def filesystem() -> HdfsFileSystem:
     return HdfsFileSystem(host=host, port=int(port))
 
 
-def client() -> hdfs_native.Client:
-    """HDFS as plain calls: list, read, create."""
-    return hdfs_native.Client(f"hdfs://{servers.address('namenode')}", {"dfs.replication": "1"})
-
-
-def files(folder: str = TABLE) -> list[tuple[str, int]]:
-    """(path, bytes) of each file below a folder of HDFS; [] when the folder is not there.
-
-    Not all of them are landed: a file counts from the snapshot that names it.
-    """
-    try:
-        return sorted((status.path, status.length) for status in client().list_status(folder, True) if not status.isdir)
-    except FileNotFoundError:
-        return []
-
-
-def version() -> int:
-    """Number of the newest metadata file; 0 before the sink's first commit makes the table."""
-    hdfs = client()
-    try:
-        with hdfs.read(f"{TABLE}/metadata/version-hint.text") as hint:
-            newest = int(hint.read())
-    except FileNotFoundError:
-        # Absent for a moment at each commit, and after a kill in that moment. Old metadata files are removed in time.
-        there = (re.search(r"/v(\d+)\.metadata\.json$", path) for path, _ in files(f"{TABLE}/metadata"))
-        newest = max((int(found[1]) for found in there if found), default=0)
-    # The hint is written after the commit, so it can be behind.
-    while _exists(hdfs, f"{TABLE}/metadata/v{newest + 1}.metadata.json"):
-        newest += 1
-    return newest
-
-
-def _exists(hdfs: hdfs_native.Client, path: str) -> bool:
-    try:
-        hdfs.get_file_info(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def table() -> StaticTable | None:
     """The table at its newest snapshot; None while there is none.
 
     `.inspect.snapshots()` and `.inspect.files()` list what it is made of.
     """
-    newest = version()
+    newest = hdfs.version()
     if not newest:
         return None
     properties = {"py-io-impl": f"{HdfsFileIO.__module__}.{HdfsFileIO.__name__}"}
-    metadata = f"hdfs://{servers.address('namenode')}{TABLE}/metadata/v{newest}.metadata.json"
+    metadata = f"hdfs://{servers.address('namenode')}{hdfs.TABLE}/metadata/v{newest}.metadata.json"
     found = StaticTable.from_metadata(metadata, properties=properties)
     return found if found.current_snapshot() else None
 

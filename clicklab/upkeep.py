@@ -27,7 +27,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.update import RemoveSnapshotsUpdate, TableUpdate, update_table_metadata
 from pyiceberg.table.update.snapshot import _SnapshotProducer
 
-from clicklab import Trouble, connect, landed, ledger, servers, topics
+from clicklab import Trouble, connect, hdfs, landed, ledger, servers, topics
 
 OFFSETS = "kafka.connect.offsets."  # what the sink writes into a snapshot's summary: how far its control topic is committed
 UNFINISHED = "/clickstream-upkeep"  # in HDFS: which files an expire was about to remove, until they are
@@ -78,7 +78,7 @@ def forget(session_id: str) -> None:
     expired, removed, freed_bytes = _expire(lambda table: _snapshots_with(table, session))
     strays = _strays_with(session)
     for path, size_bytes in strays:
-        landed.client().delete(path)
+        hdfs.client().delete(path)
         freed_bytes += size_bytes
     if held := files_with(session):
         raise Trouble(f"{len(held):,} files on HDFS still hold the session.", ", ".join(held[:10]),
@@ -90,7 +90,7 @@ def forget(session_id: str) -> None:
 
 def files_with(session: str) -> list[str]:
     """Every file of the table on HDFS, named by a snapshot or not, that holds rows or bounds of a session: read, not believed."""
-    held = [path for path, _ in landed.files(f"{landed.TABLE}/data") if path.endswith(".parquet") and _holds(path, session)]
+    held = [path for path, _ in hdfs.files(f"{hdfs.TABLE}/data") if path.endswith(".parquet") and _holds(path, session)]
     found = landed.table()
     # A bound is cut to its first characters, still enough to tell one session from another.
     return held + sorted({manifest.manifest_path for snapshot in found.snapshots() for manifest in snapshot.manifests(found.io)
@@ -180,7 +180,7 @@ def _strays_with(session: str) -> list[tuple[str, int]]:
     announced; when this one is not announced, a killed worker, compaction or expire has left it.
     """
     read = topics.group_offsets(f"connect-{connect.SINK}")
-    present = landed.files(f"{landed.TABLE}/data")
+    present = hdfs.files(f"{hdfs.TABLE}/data")
     found = landed.table()
     kept, announced = named(found), _announced(found)
     strays = []
@@ -238,9 +238,9 @@ def expire(keep: int = KEPT_SNAPSHOTS) -> None:
     old = _old_versions()
     if old:
         # A hint that a killed writer left behind may name one of them.
-        _put(landed.client(), f"{landed.TABLE}/metadata/version-hint.text", str(landed.version()).encode())
+        _put(hdfs.client(), f"{hdfs.TABLE}/metadata/version-hint.text", str(hdfs.version()).encode())
     for path, size_bytes in old:
-        landed.client().delete(path)
+        hdfs.client().delete(path)
         freed_bytes += size_bytes
     found = landed.table()
     print(f"{len(expired):,} snapshots expired, {len(found.snapshots()) if found else 0:,} kept · {removed:,} files only they named and "
@@ -275,7 +275,7 @@ def _expire(choose: Callable[[Table], list[int]]) -> tuple[list[int], int, int]:
             return ()
         kept = named(table, set(chosen))
         doomed = sorted(named(table) - kept)
-        _put(landed.client(), note, json.dumps(doomed).encode())
+        _put(hdfs.client(), note, json.dumps(doomed).encode())
         return (RemoveSnapshotsUpdate(snapshot_ids=chosen),)
 
     _commit(updates)
@@ -290,19 +290,19 @@ def finish() -> tuple[int, int]:
     (int, int)
         Files and bytes removed.
     """
-    hdfs, removed, freed_bytes = landed.client(), 0, 0
-    for note, _ in landed.files(UNFINISHED):
+    client, removed, freed_bytes = hdfs.client(), 0, 0
+    for note, _ in hdfs.files(UNFINISHED):
         if not note.endswith(".json"):
             continue
-        with hdfs.read(note) as file:
+        with client.read(note) as file:
             doomed = json.loads(file.read())
         # Noted, but killed before the commit: the snapshots are there, so all the files are named, and nothing goes.
-        kept, sizes = named(landed.table()), dict(landed.files())
+        kept, sizes = named(landed.table()), dict(hdfs.files())
         for path in doomed:
             if path not in kept and path in sizes:
-                hdfs.delete(path)
+                client.delete(path)
                 removed, freed_bytes = removed + 1, freed_bytes + sizes[path]
-        hdfs.delete(note)
+        client.delete(note)
     return removed, freed_bytes
 
 
@@ -322,10 +322,10 @@ def sweep(older_than_h: float = SWEEP_AGE_H) -> None:
                       "name a file that is not there", f"python -m clicklab sweep --older-than-h {LEAST_SWEEP_AGE_H}")
     _need_servers()
     removed, freed_bytes = finish()
-    hdfs, oldest_ms = landed.client(), time.time() * 1000 - older_than_h * 3_600_000
+    client, oldest_ms = hdfs.client(), time.time() * 1000 - older_than_h * 3_600_000
     # In this order: what is committed after the listing is named, what is not is announced.
-    present = [status for folder in (landed.TABLE, UNFINISHED) if landed.files(folder)
-               for status in hdfs.list_status(folder, True) if not status.isdir]
+    present = [status for folder in (hdfs.TABLE, UNFINISHED) if hdfs.files(folder)
+               for status in client.list_status(folder, True) if not status.isdir]
     found = landed.table()
     kept, announced = named(found), _announced(found)
     waiting = 0
@@ -336,7 +336,7 @@ def sweep(older_than_h: float = SWEEP_AGE_H) -> None:
         if status.modification_time > oldest_ms or name in announced:
             waiting += 1
             continue
-        hdfs.delete(status.path)
+        client.delete(status.path)
         removed, freed_bytes = removed + 1, freed_bytes + status.length
     print(f"{removed:,} files removed that no snapshot names · {freed_bytes:,} bytes · {waiting:,} left alone: younger than "
           f"{older_than_h:g} h, or announced by the sink and not committed yet")
@@ -344,8 +344,8 @@ def sweep(older_than_h: float = SWEEP_AGE_H) -> None:
 
 def _old_versions() -> list[tuple[str, int]]:
     """(path, bytes) of the metadata files that no reader can still be about to open."""
-    newest, found = landed.version(), []
-    for path, size_bytes in landed.files(f"{landed.TABLE}/metadata"):
+    newest, found = hdfs.version(), []
+    for path, size_bytes in hdfs.files(f"{hdfs.TABLE}/metadata"):
         number = re.search(r"/v(\d+)\.metadata\.json$", path)
         if number and int(number[1]) <= newest - KEPT_VERSIONS:
             found.append((path, size_bytes))
@@ -611,7 +611,7 @@ def _commit(updates: Callable[[Table], tuple[TableUpdate, ...]]) -> None:
     updates : callable (table) -> updates
         What to change in this version; () for nothing. Called again for each try.
     """
-    hdfs = landed.client()
+    client = hdfs.client()
     for attempt in range(COMMIT_TRIES):
         table = landed.table()
         if table is None:
@@ -621,7 +621,7 @@ def _commit(updates: Callable[[Table], tuple[TableUpdate, ...]]) -> None:
             return
         number = int(re.search(r"v(\d+)\.metadata\.json$", table.metadata_location)[1])
         made = update_table_metadata(table.metadata, changes, metadata_location=table.metadata_location)
-        if _publish(hdfs, number + 1, made.model_dump_json().encode()):
+        if _publish(client, number + 1, made.model_dump_json().encode()):
             return
         # The sink was first. It commits every few seconds at most, so a little later there is room.
         time.sleep(0.05 * attempt)
@@ -629,30 +629,30 @@ def _commit(updates: Callable[[Table], tuple[TableUpdate, ...]]) -> None:
                   "stop what rewrites the table, or make status, then the same command again")
 
 
-def _publish(hdfs: hdfs_native.Client, number: int, metadata: bytes) -> bool:
+def _publish(client: hdfs_native.Client, number: int, metadata: bytes) -> bool:
     """Put a metadata file in place as version `number`; False when there is one already. The hint comes after."""
-    folder = f"{landed.TABLE}/metadata"
+    folder = f"{hdfs.TABLE}/metadata"
     draft, final = f"{folder}/{uuid.uuid4()}.metadata.json", f"{folder}/v{number}.metadata.json"
-    with hdfs.create(draft) as file:
+    with client.create(draft) as file:
         file.write(metadata)
     try:
-        hdfs.rename(draft, final)
+        client.rename(draft, final)
     except (FileExistsError, FileNotFoundError):
         # Asked twice after a restart of the NameNode, the second answer is no although the first one was carried out.
-        with hdfs.read(final) as file:
+        with client.read(final) as file:
             if file.read() != metadata:
-                hdfs.delete(draft)
+                client.delete(draft)
                 return False
-    _put(hdfs, f"{folder}/version-hint.text", str(number).encode())
+    _put(client, f"{folder}/version-hint.text", str(number).encode())
     return True
 
 
-def _put(hdfs: hdfs_native.Client, path: str, data: bytes) -> None:
+def _put(client: hdfs_native.Client, path: str, data: bytes) -> None:
     """Write a small file of HDFS whole: nobody sees half of it."""
     draft = f"{path}.{uuid.uuid4()}.draft"
-    with hdfs.create(draft) as file:
+    with client.create(draft) as file:
         file.write(data)
-    hdfs.rename(draft, path, overwrite=True)
+    client.rename(draft, path, overwrite=True)
 
 
 def _need_servers() -> None:

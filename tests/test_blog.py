@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import yaml
 from browsers import WAIT_S, assert_each_once_and_no_gaps, clicks, ids, serve
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from clicklab import Missing, Trouble, blog, bootstrap
+from clicklab import Missing, Trouble, blog, bootstrap, course
 
 pytestmark = pytest.mark.browser
 
@@ -81,6 +82,22 @@ def test_production_takes_the_endpoint_through_the_injection_script(tmp_path):
     with pytest.raises(Trouble, match="inject-ingest-url.sh") as refused:
         blog.build(tmp_path, production=True, endpoint="http://127.0.0.1:8000/ingest")
     assert "does not begin with https://" in refused.value.why
+
+
+def test_the_served_blog_is_built_again_only_when_something_has_changed(second_state, monkeypatch):
+    def built_at():
+        return (course.build_blog() / "index.html").stat().st_mtime_ns
+
+    monkeypatch.setenv("CLICKSTREAM_BUILD", str(second_state / "build"))
+    first = built_at()
+    assert built_at() == first
+    monkeypatch.setenv("INGEST_PORT", "8001")
+    other_port = built_at()
+    assert other_port > first and "8001" in (second_state / "blog" / "site" / "index.html").read_text(encoding="utf-8")
+    executed = second_state / "build" / "notebooks"
+    executed.mkdir(parents=True)
+    (executed / "run.json").write_text(json.dumps({"at": "a day", "notebooks": {}, "clicks": {}}))
+    assert built_at() > other_port
 
 
 def test_failure_of_jekyll_is_shown_with_its_last_lines(repository, tmp_path):

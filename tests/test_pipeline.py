@@ -21,7 +21,20 @@ from bs4 import BeautifulSoup
 from conftest import run_clicklab
 from test_collector import REQUESTS, check, sent
 
-from clicklab import Trouble, blog, bootstrap, collector, connect, course, landed, ledger, servers, topics, traffic
+from clicklab import (
+    Trouble,
+    blog,
+    bootstrap,
+    collector,
+    connect,
+    course,
+    hdfs,
+    landed,
+    ledger,
+    servers,
+    topics,
+    traffic,
+)
 
 pytestmark = pytest.mark.servers
 HOPS = ("acknowledged", "in topic", "landed")
@@ -152,12 +165,12 @@ FOREIGN_POSTS = """async posts => Promise.all(posts.map(([url, body]) => fetch(u
 
 
 def test_a_page_of_another_origin_changes_no_file_on_hdfs_and_no_connector(pipeline):
-    hdfs, file = landed.client(), "/of-nobody/file"
-    hdfs.mkdirs("/of-nobody")
-    writer = hdfs.create(file, hdfs_native.WriteOptions(overwrite=True))
+    client, file = hdfs.client(), "/of-nobody/file"
+    client.mkdirs("/of-nobody")
+    writer = client.create(file, hdfs_native.WriteOptions(overwrite=True))
     writer.write(b"x" * 100)
     writer.close()
-    owner = hdfs.get_file_info(file).owner
+    owner = client.get_file_info(file).owner
     servers.need("blog")
     name_node, connect_url = servers.url("namenode"), servers.url("connect")
     before = requests.get(f"{connect_url}/connectors?expand=info", timeout=30).json()
@@ -170,9 +183,9 @@ def test_a_page_of_another_origin_changes_no_file_on_hdfs_and_no_connector(pipel
             [f"{connect_url}/connectors", json.dumps({"name": "of-nobody", "config": connect.config()})],
         ])
     assert answered == ["opaque"] * 3, "the servers were not reached, so nothing was shown"
-    assert hdfs.get_file_info(file).length == 100
+    assert client.get_file_info(file).length == 100
     assert requests.get(f"{connect_url}/connectors?expand=info", timeout=30).json() == before
-    hdfs.delete("/of-nobody", recursive=True)
+    client.delete("/of-nobody", recursive=True)
 
 
 def test_jupyterlab_asks_for_its_token(own_data):

@@ -20,7 +20,7 @@ from conftest import run_clicklab
 from kafka import KafkaProducer
 from pyiceberg.manifest import ManifestFile
 
-from clicklab import Trouble, collector, connect, landed, ledger, servers, topics, traffic, upkeep
+from clicklab import Trouble, collector, connect, hdfs, landed, ledger, servers, topics, traffic, upkeep
 
 pytestmark = pytest.mark.servers
 DAY_MS = 86_400_000
@@ -48,7 +48,7 @@ def files_that_hold(session: str) -> list[str]:
     """Every file on HDFS below the table, read as it is: whether a snapshot names it or not."""
     held, found = [], landed.table()
     column = found.schema().find_field("session_id").field_id
-    for path, size_bytes in landed.files():
+    for path, size_bytes in hdfs.files():
         if not size_bytes:
             continue  # begun by a sink that found no room in HDFS
         if path.endswith(".parquet") and session in pq.read_table(path, filesystem=landed.filesystem()).column("session_id").to_pylist():
@@ -79,7 +79,7 @@ def killed_at(step: str, work: Callable[[], None], monkeypatch: pytest.MonkeyPat
             finish, calls = upkeep.finish, Counter()
             patch.setattr(upkeep, "finish", lambda: (calls.update(n=1), end() if calls["n"] > 1 else finish())[1])
         else:
-            client = landed.client()
+            client = hdfs.client()
 
             class Dies:
                 def __getattr__(self, name):
@@ -156,32 +156,32 @@ def test_expire_keeps_the_sinks_offsets_when_another_program_made_the_newest_sna
 
 def test_sweep_takes_what_killed_programs_left_and_never_what_the_sink_announced(pipeline, capsys):
     ledger.check("the table", post(20, 81), landed.sightings)
-    hdfs, long_ago = landed.client(), int(time.time() * 1000) - 2 * DAY_MS
-    left = [f"{landed.TABLE}/data/{uuid.uuid4()}.parquet", f"{landed.TABLE}/metadata/{uuid.uuid4()}-m0.avro"]
-    young = f"{landed.TABLE}/data/{uuid.uuid4()}.parquet"
+    client, long_ago = hdfs.client(), int(time.time() * 1000) - 2 * DAY_MS
+    left = [f"{hdfs.TABLE}/data/{uuid.uuid4()}.parquet", f"{hdfs.TABLE}/metadata/{uuid.uuid4()}-m0.avro"]
+    young = f"{hdfs.TABLE}/data/{uuid.uuid4()}.parquet"
     for path in (*left, young):
-        with hdfs.create(path) as file:
+        with client.create(path) as file:
             file.write(b"PAR1")
     for path in left:
-        hdfs.set_times(path, long_ago, long_ago)
+        client.set_times(path, long_ago, long_ago)
     # No room for metadata: the sink writes and announces its files, and cannot commit them.
-    servers.hdfs_admin("-setSpaceQuota", "1", f"{landed.TABLE}/metadata")
+    servers.hdfs_admin("-setSpaceQuota", "1", f"{hdfs.TABLE}/metadata")
     try:
         run = post(60, 82)
         servers.wait_for("files that are announced", lambda: "" if upkeep._announced(landed.table()) else "none yet", 60)
         announced = upkeep._announced(landed.table())
-        waiting = [path for path, _ in landed.files() if path.rsplit("/", 1)[1] in announced]
+        waiting = [path for path, _ in hdfs.files() if path.rsplit("/", 1)[1] in announced]
         for path in waiting:
-            hdfs.set_times(path, long_ago, long_ago)
+            client.set_times(path, long_ago, long_ago)
         upkeep.sweep()
     finally:
-        servers.hdfs_admin("-clrSpaceQuota", f"{landed.TABLE}/metadata")
-    there = {path for path, _ in landed.files()}
+        servers.hdfs_admin("-clrSpaceQuota", f"{hdfs.TABLE}/metadata")
+    there = {path for path, _ in hdfs.files()}
     assert waiting and there.issuperset(waiting) and young in there and not there.intersection(left)
     assert "2 files removed" in capsys.readouterr().out
     ledger.check("the table", run, landed.sightings)
     ledger.audit()
-    hdfs.delete(young)
+    client.delete(young)
 
 
 def test_commands_refuse_what_cannot_be_meant():

@@ -14,6 +14,7 @@ import time
 import tomllib
 import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -177,6 +178,7 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
     missing = set(bootstrap.missing_programs(bootstrap.programs(further=True)))
     # One loop for all kernels: starting papermill anew for each notebook would cost seconds every time.
     asyncio.set_event_loop(asyncio.new_event_loop())
+    printer, pages = ThreadPoolExecutor(1), []  # a notebook becomes a page while the next one runs
     for place, notebook in enumerate(chosen, 1):
         print(f"[{place}/{len(chosen)}] {notebook.number} {notebook.title}", flush=True)
         if lacking := sorted(missing & set(notebook.needs)):
@@ -186,7 +188,7 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
         started = time.monotonic()
         try:
             executed = execute(notebook, {k: v for k, v in parameters.items() if k in known[notebook.number]}, folder)
-            to_html(executed)
+            pages.append(printer.submit(to_html, executed))
             results.append(Result(notebook, "passed", time.monotonic() - started))
             for line in check_lines(executed):
                 print(f"      {line}", flush=True)
@@ -196,8 +198,11 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
             results.append(Result(notebook, "failed", time.monotonic() - started, str(trouble)))
             print(f"      failed\n{trouble}", flush=True)
             break
-    show_table(results, started_at)
-    write_record(results, started_at)
+    for page in pages:
+        page.result()
+    clicks = hop_counts(started_at)
+    show_table(results, clicks)
+    write_record(results, clicks)
     if not numbers and not missing & {"jekyll"} and exit_status(results) != 1:
         site()
         print(f"The course as a blog: {servers.url('blog')}, or build/site/")
@@ -240,12 +245,12 @@ def hop_counts(started_at: int) -> dict[str, dict[str, int]]:
     return counts
 
 
-def show_table(results: list[Result], started_at: int) -> None:
-    """Print notebook, seconds, and clicks at each hop."""
+def show_table(results: list[Result], clicks: dict[str, dict[str, int]]) -> None:
+    """Print notebook, seconds, and clicks at each hop (as `hop_counts` has them)."""
     from rich.console import Console
     from rich.table import Table
 
-    counts = hop_counts(started_at)
+    counts = dict(clicks)
     erasures = {name: row["erased"] for name, row in counts.items() if "erased" in row}
     table = Table(title="The course, hop by hop", title_justify="left")
     for heading, side in (("notebook", "left"), ("state", "left"), ("seconds", "right"), ("posted", "right"),
@@ -269,13 +274,13 @@ def show_table(results: list[Result], started_at: int) -> None:
             print(f"not executed: {result.notebook.number} {result.notebook.title}: {result.why}")
 
 
-def write_record(results: list[Result], started_at: int) -> None:
+def write_record(results: list[Result], clicks: dict[str, dict[str, int]]) -> None:
     """Write the run's figures to build/notebooks/run.json, for the README and the site."""
     record = {
         "at": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}",
         "versions": versions(),
         "notebooks": {r.notebook.number: {"state": r.state, "seconds": round(r.seconds, 1)} for r in results},
-        "clicks": hop_counts(started_at),
+        "clicks": clicks,
     }
     (build_folder() / "run.json").write_text(json.dumps(record, indent=1))
 

@@ -3,8 +3,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON := $(shell if [ "$$CONDA_DEFAULT_ENV" = clickstream ]; then echo "$$CONDA_PREFIX/bin/python"; else echo .venv/bin/python; fi)
 CLICKLAB := $(PYTHON) -m clicklab
-# Two workers, each with its own servers and ports; a file's tests stay together and in order.
+# Two workers, each with its own servers and ports; a file's tests stay together and in order, but for tests of minutes each.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+LONG_TESTS := -n 2 --dist worksteal
 # Each has a target of its own.
 NOT_IN_TEST := not drills and not order and not browsers
 
@@ -54,10 +55,10 @@ test: prepare-further  ## everything, all notebooks included, on free ports and 
 	@$(PYTHON) -m pytest $(TWO_WORKERS) -m "$(NOT_IN_TEST)"
 
 test-drills: prepare-further  ## break the servers in every way three times, then all at random for ten minutes
-	@$(PYTHON) -m pytest -m drills
+	@$(PYTHON) -m pytest $(LONG_TESTS) -m drills
 
 test-order: prepare-further  ## each notebook alone on empty state, each twice, and all in reverse
-	@$(PYTHON) -m pytest -m order
+	@$(PYTHON) -m pytest $(LONG_TESTS) -m order
 
 test-browsers: prepare-browsers  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
 	@$(PYTHON) -m pytest -m browsers

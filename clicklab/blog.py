@@ -13,7 +13,7 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -341,8 +341,12 @@ def launched(kind: str, **options: Any) -> Iterator[Any]:
             thread.submit(playwright.stop).result()
 
 
-def screenshot(url: str, path: Path | str, *, width: int = 1100, height: int = 800, dark: bool = False) -> Path:
-    """Save a picture of a page, as wide as asked for.
+# Who takes a picture is no reader: the snippet is silent for who asks not to be tracked.
+NO_READER = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true});"
+
+
+def screenshot(url: str, path: Path | str, *, width: int = 1100, height: int = 800, dark: bool = False, full_page: bool = False) -> Path:
+    """Save a picture of a page, as wide as asked for; the page does not report that it was opened.
 
     Parameters
     ----------
@@ -350,14 +354,71 @@ def screenshot(url: str, path: Path | str, *, width: int = 1100, height: int = 8
         A `.png` file; its folder is made.
     width, height : int
         Size of the window, CSS px; 390 wide is a phone.
+    full_page : bool
+        Down to the page's end, not only to the window's.
+
+    Raises
+    ------
+    Missing
+        There is no Chromium, or the page does not answer.
     """
+    from playwright.sync_api import Error
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
         page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
-        page.goto(url, timeout=PAGE_TIMEOUT_S * 1000)
-        page.screenshot(path=str(path))
+        page.add_init_script(NO_READER)
+        try:
+            page.goto(url, timeout=PAGE_TIMEOUT_S * 1000)
+        except Error as error:
+            raise Missing(f"There is no picture of {url}.", error.message.splitlines()[0], f"open {url} in a browser") from error
+        page.screenshot(path=str(path), full_page=full_page)
     return path
+
+
+# The parts of a page that can be clicked, by what they are: a link by where it leads, all else by its element's name.
+_PARTS = """() => {
+    const parts = {};
+    for (const element of document.querySelectorAll('a[href], :is(p, code, img, button, span):not(a *)')) {
+        const {x, y, width, height} = element.getClientRects()[0] || {};
+        const name = element.href ? element.href.baseVal || element.href : element.tagName;
+        if (width && height) (parts[name] ||= []).push([x + scrollX, y + scrollY, width, height].map(Math.round));
+    }
+    // Code is made of spans by the thousand: some, from all along the page, stand for all.
+    const some = list => list.filter((_, place) => place % Math.ceil(list.length / 40) === 0);
+    const {scrollWidth, scrollHeight} = document.documentElement;
+    return {width: scrollWidth, height: scrollHeight,
+            parts: Object.fromEntries(Object.entries(parts).map(([name, list]) => [name, some(list)]))};
+}"""
+
+
+def measure(url: str, paths: Iterable[str], widths: Iterable[int]) -> dict[str, dict[str, Any]]:
+    """Lay out pages in Chromium, at each width of the window, and say how large they are and where their parts stand.
+
+    Parameters
+    ----------
+    url : str
+        Where the blog is served; `paths` are below it.
+
+    Returns
+    -------
+    dict
+        `PATH WIDTH` → `width` and `height` of the page, CSS px, and its `parts`: a link by its target (a path of the blog,
+        or an address elsewhere), other elements by their name → their boxes, as x, y, width, height.
+    """
+    found = {}
+    with browser() as chromium:
+        page = chromium.new_page()
+        page.add_init_script(NO_READER)
+        for path in paths:
+            page.goto(f"{url}{path}", timeout=PAGE_TIMEOUT_S * 1000)
+            for width in widths:
+                page.set_viewport_size({"width": width, "height": 800})
+                laid = page.evaluate(_PARTS)
+                laid["parts"] = {unquote(name.removeprefix(url)): boxes for name, boxes in laid["parts"].items()}
+                found[f"{path} {width}"] = laid
+    return found
 
 
 # --- Clicking ---------------------------------------------------------------------------------------------------------

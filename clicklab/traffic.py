@@ -7,6 +7,7 @@ planted (`Truth`), so that an analysis can be held against it.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import time
@@ -27,7 +28,7 @@ from clickstream_ingest import events
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from clicklab import Trouble, connect, course, landed, ledger, servers, topics
+from clicklab import Trouble, blog, bootstrap, connect, course, landed, ledger, servers, topics
 
 HOSTNAME = "127.0.0.1"
 BLOG = f"http://{HOSTNAME}"
@@ -99,6 +100,10 @@ class Link(NamedTuple):
     place: float
 
 
+# Few pages of a small blog have a link that leaves it; on the others the readers make one up.
+ELSEWHERE = Link("https://example.com/kafka", ("A",), 0.5)
+
+
 class _Links(HTMLParser):
     def __init__(self, path: str):
         super().__init__()
@@ -150,6 +155,27 @@ def _built_links(site: Path, pages: tuple[Path, ...], _: tuple[int, ...]) -> dic
                 graph[path].append(Link(inside, tags, place / max(1, parser.read)))
     # A page without a way on is no page to walk through.
     return {path: found for path, found in graph.items() if any(link.target.startswith("/") for link in found)}
+
+
+@cache
+def _layout(folder: Path, _: tuple[int, ...]) -> dict[str, Any]:
+    """What `blog.measure` says of each page at each width of SCREENS, measured once for each build of the blog and kept."""
+    kept = folder / "layout.json"
+    if not kept.exists() or kept.stat().st_mtime < max(page.stat().st_mtime for page in folder.rglob("*.html")):
+        widths = [width for screens in SCREENS.values() for width, _ in screens]
+        kept.write_text(json.dumps(blog.measure(servers.url("blog"), links(), widths)))
+    return json.loads(kept.read_text())
+
+
+def layout() -> dict[str, Any]:
+    """Where the links of each page stand (`blog.measure`); {} where the blog does not run, or there is no Chromium.
+
+    Without it clicks lie about as far down a page as its text says, and no page is as long as the real one.
+    """
+    if not (bootstrap.chromium() and servers.usable("blog")):
+        return {}
+    folder = servers.state_folder() / "blog"
+    return _layout(folder, tuple(page.stat().st_mtime_ns for page in sorted((folder / "site").rglob("*.html"))))
 
 
 def _listed_links() -> dict[str, list[Link]]:
@@ -214,7 +240,7 @@ class _Maker:
     """Makes the visits of one seed; `truth` counts what it planted."""
 
     def __init__(self, seed: int, habits: Habits):
-        self.dice, self.habits, self.truth, self.graph = random.Random(seed), habits, Truth(), links()
+        self.dice, self.habits, self.truth, self.graph, self.layout = random.Random(seed), habits, Truth(), links(), layout()
         # Ids of the moment, too: the same readers come again tomorrow, but as other events.
         self.names = random.Random(f"{seed}-{time.time_ns()}")
         self.posts = [path for path in sorted(self.graph) if path.startswith("/posts/")]
@@ -238,7 +264,7 @@ class _Maker:
         about = {
             "hostname": HOSTNAME, "language": dice.choice(LANGUAGES[zone]), "zone_offset_min": int(utc_offset.total_seconds() // 60),
             "is_webdriver": is_bot and not hides_webdriver, "schema_version": events.SCHEMA_VERSION, "tracker_version": "traffic",
-            "viewport_width": width, "viewport_height": height, "page_width": width,
+            "viewport_width": width, "viewport_height": height,
         }
         agent = BOT_AGENT if hides_webdriver else USER_AGENT
         referrer = dice.choices(list(REFERRERS), weights=list(REFERRERS.values()))[0]
@@ -264,9 +290,10 @@ class _Maker:
                 # A link in the text is clicked four times as often as one in the header.
                 own = self.own_links(path)
                 link = dice.choices(own, weights=[4 if one.place > 0.05 else 1 for one in own])[0]
-                leaves = None if is_bot or goes_on or dice.random() >= habits.outbound_share else "https://example.com/kafka"
+                outside = [one for one in self.graph[path] if one.target.startswith("http")] or [ELSEWHERE]
+                leaves = None if is_bot or goes_on or dice.random() >= habits.outbound_share else dice.choice(outside)
                 truth.page_views += not is_bot
-                made, new_tabs = self.page_view(about, path, referrer, now_ms, stay_ms, is_bot, link if goes_on else None, leaves)
+                made, new_tabs = self.page_view(about, path, referrer, now_ms, stay_ms, is_bot, link if goes_on else leaves)
                 yield from self.send(made, wrong_ms, agent)
                 tabs += [(opened_ms, self.id(), target, f"{BLOG}{path}") for opened_ms, target in new_tabs]
                 now_ms += stay_ms
@@ -289,12 +316,14 @@ class _Maker:
             return "/"
         return self.dice.choices(self.posts, weights=self.fame)[0]
 
-    def page_view(self, about: dict, path: str, referrer: str, at_ms: int, stay_ms: int, is_bot: bool, link: Link | None,
-                  leaves: str | None) -> tuple[list[dict], list[tuple[int, str]]]:
+    def page_view(self, about: dict, path: str, referrer: str, at_ms: int, stay_ms: int, is_bot: bool,
+                  link: Link | None) -> tuple[list[dict], list[tuple[int, str]]]:
         """The events of one page view, and (when, target) of the tabs it opened."""
-        dice, width = self.dice, about["page_width"]
-        page_height = (1800 + 37 * (sum(map(ord, path)) % 90)) * (2 if width < 500 else 1)
-        view = about | {"page_view_id": self.id(), "path": quote(path), "title": f"{path} - Clickstream notes", "page_height": page_height}
+        dice, width = self.dice, about["viewport_width"]
+        made_up = {"width": width, "height": (1800 + 37 * (sum(map(ord, path)) % 90)) * (2 if width < 500 else 1), "parts": {}}
+        page = self.layout.get(f"{path} {width}", made_up)
+        view = about | {"page_view_id": self.id(), "path": quote(path), "title": f"{path} - Clickstream notes",
+                        "page_width": page["width"], "page_height": page["height"]}
         made, new_tabs = [], []
 
         def event(name: str, happens_ms: int, **told: Any) -> None:
@@ -308,15 +337,15 @@ class _Maker:
         for moment in moments:
             if dice.random() < self.habits.new_tab_share:
                 chosen = dice.choice(self.own_links(path))
-                event("click", at_ms + moment, button=1, **self.on_link(chosen, width, page_height))
+                event("click", at_ms + moment, button=1, **self.on_link(chosen, page))
                 new_tabs.append((at_ms + moment + 500, chosen.target))
                 continue
-            tag, name, _ = dice.choices(IDLE_CLICKS, weights=[weight for *_, weight in IDLE_CLICKS])[0]
-            x, y = (int(width * 0.93), 40) if tag == "BUTTON" else (self.near(width / 2, width / 6, width), dice.randrange(80, page_height))
-            event("click", at_ms + moment, tag=tag, id=name, button=0, x=x, y=y)
-        if link or leaves:
-            way = link or Link(leaves or "", ("A",), dice.uniform(0.2, 0.9))
-            event("click", at_ms + stay_ms, button=0, **self.on_link(way, width, page_height))
+            there = [one for one in IDLE_CLICKS if one[0] in page["parts"]] or IDLE_CLICKS
+            tag, name, _ = dice.choices(there, weights=[weight for *_, weight in there])[0]
+            event("click", at_ms + moment, tag=tag, id=name, button=0, **self.on_part(
+                page, tag, (int(width * 0.93), 40) if tag == "BUTTON" else (self.near(width / 2, width / 6, width), dice.randrange(80, page["height"]))))
+        if link:
+            event("click", at_ms + stay_ms, button=0, **self.on_link(link, page))
         event("engagement", at_ms + stay_ms, scroll_pct=min(100, max(5, int(dice.gauss(self.habits.scroll_mean_pct, 30)))),
               engaged_ms=int(stay_ms * dice.uniform(0.7, 1)))
         return made, new_tabs
@@ -324,12 +353,19 @@ class _Maker:
     def near(self, middle: float, spread: float, limit: int) -> int:
         return int(min(limit - 1, max(0, self.dice.gauss(middle, spread))))
 
-    def on_link(self, link: Link, width: int, height: int) -> dict:
-        is_own = link.target.startswith("/")
+    def on_part(self, page: dict[str, Any], name: str, else_at: tuple[int, int]) -> dict[str, int]:
+        """A point on a part of the page, or the given one where that is not known."""
+        if not (boxes := page["parts"].get(name)):
+            return dict(zip("xy", else_at, strict=True))
+        x, y, width, height = self.dice.choice(boxes)
+        return {"x": x + self.dice.randrange(width), "y": y + self.dice.randrange(height)}
+
+    def on_link(self, link: Link, page: dict[str, Any]) -> dict:
+        is_own, width, height = link.target.startswith("/"), page["width"], page["height"]
         in_header = link.place < 0.01
         return {"tag": self.dice.choice(link.tags), "link_url": f"{BLOG}{quote(link.target)}" if is_own else link.target, "outbound": not is_own,
-                "x": self.near(width * (0.7 if in_header else 0.4), width * 0.1, width),
-                "y": self.near(40 if in_header else 100 + link.place * (height - 180), 12, height)}
+                **self.on_part(page, link.target, (self.near(width * (0.7 if in_header else 0.4), width * 0.1, width),
+                                                   self.near(40 if in_header else 100 + link.place * (height - 180), 12, height)))}
 
     def send(self, made: list[dict], wrong_ms: int, agent: str) -> Iterator[Sent]:
         """What arrives of a page view's events, and when: some are lost, some late, some twice."""

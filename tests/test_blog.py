@@ -19,7 +19,7 @@ import yaml
 from browsers import WAIT_S, assert_each_once_and_no_gaps, clicks, ids, serve
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from clicklab import Missing, Trouble, blog, bootstrap, course
+from clicklab import Missing, Trouble, blog, bootstrap, course, traffic
 
 pytestmark = pytest.mark.browser
 
@@ -221,3 +221,28 @@ def test_browser_works_where_a_loop_runs_as_in_a_notebook(url, tmp_path):
     titles, opened, picture = asyncio.run(cell())
     assert len(titles) == 2 and opened.endswith("/long/")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_taking_a_picture_and_measuring_make_no_event(url, collector, tmp_path):
+    collector.clear()
+    picture = blog.screenshot(url, tmp_path / "home.png", full_page=True)
+    laid = blog.measure(url.rstrip("/"), ["/"], [1280, 390])
+    assert laid["/ 390"]["height"] > laid["/ 1280"]["height"] == int.from_bytes(picture.read_bytes()[20:24], "big")
+    blog.visit(url, clicks=1, seed=1, leaving=0)  # arrives after whatever the two would have sent
+    assert len({event["page_view_id"] for event in collector.stored}) == 1
+    with pytest.raises(Missing, match="no picture"):
+        blog.screenshot("http://127.0.0.1:9/", tmp_path / "none.png")
+
+
+def test_simulated_readers_click_on_the_links_they_name(url, monkeypatch):
+    laid = blog.measure(url.rstrip("/"), traffic.links(), [1280])
+    monkeypatch.setattr(traffic, "layout", lambda: laid)
+    sent = [one.event for one in traffic.simulate(1, 300, seed=1)[0]]
+    links = [event for event in sent if event.get("viewport_width") == 1280 and event["path"] == "/" and not event.get("outbound", True)]
+    assert links
+    with blog.browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1280, "height": laid["/ 1280"]["height"]})
+        page.goto(url)
+        for event in links:
+            hit = page.evaluate("([x, y]) => document.elementFromPoint(x, y).closest('a').pathname", [event["x"], event["y"]])
+            assert hit == event["link_url"].removeprefix(traffic.BLOG)

@@ -30,7 +30,7 @@ import requests
 from clickstream_ingest.events import Click, normalize
 from kafka import KafkaProducer
 
-from clicklab import blog, collector, connect, landed, ledger, servers, topics, traffic
+from clicklab import blog, collector, connect, landed, ledger, servers, topics
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -549,7 +549,7 @@ def file_of_a_click(file_of: Any, *ids: str) -> None:
 def what_a_loss_moves(falls: Any, people: pd.DataFrame) -> None:
     """Right: the names of the answers that fall by about a fifth when the checker takes away one event in five."""
     def answers(events: pd.DataFrame) -> dict[str, float]:
-        links = events["link_url"].str.startswith(traffic.BLOG).fillna(False) & (events["button"] == 0)
+        links = events["link_url"].notna() & ~events["outbound"].fillna(True).astype(bool) & (events["button"] == 0)
         return {"visits": _count_visits(events, 30), "page views": int((events["event_name"] == "page_view").sum()),
                 "steps": int(links.sum()), "visible time": float((events["engaged_ms"] / 1000).median())}
 

@@ -129,6 +129,23 @@ def test_plain_papermill_runs_each_notebook_from_another_folder_and_its_exercise
         assert one.solution.startswith("Right. ")
 
 
+def test_notebook_05_asks_the_clicks_of_ones_own_blog_and_makes_none(pipeline, tmp_path):
+    host, run = f"{uuid.uuid4().hex}.example", ledger.new_run("96")
+    own = [{key: value.replace(traffic.BLOG, f"https://{host}") if isinstance(value, str) else value for key, value in event.items()}
+           | {"hostname": host, "tracker_version": "1.0.0"} for event in traffic.readers(300, 11)]
+    collector.post(own, run, user_agent=traffic.USER_AGENT)
+    ledger.check("the table", run, landed.sightings)
+    known = {each.name for each in ledger.runs()}
+    entry = next(entry for entry in course.manifest() if entry.number == "05")
+    executed = course.execute(entry, {"HOSTNAME": host}, tmp_path)
+    said = "".join("".join(output.get("text", "")) for cell in json.loads(executed.read_text())["cells"] for output in cell.get("outputs", []))
+    people = sum(not event["is_webdriver"] for event in own)
+    assert f"300 events, {people} of them of people" in said and "planted" not in said
+    assert {each.name for each in ledger.runs()} == known
+    with pytest.raises(Trouble, match=f"the hosts in the table are .*{host}"):
+        course.execute(entry, {"HOSTNAME": "nobody.example"}, tmp_path)
+
+
 @pytest.mark.parametrize("request_", [each for each in REQUESTS if "event" not in each.values[0]])
 def test_each_request_gets_its_answer_and_what_is_accepted_is_in_the_topic(pipeline, request_):
     before = {name: sum(topics.end_offsets(name).values()) for name in (topics.CLICKS, topics.REJECTED)}

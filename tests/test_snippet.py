@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import yaml
 from browsers import PRODUCTION_URL, QUEUED, SENT, WAIT_S, assert_each_once_and_no_gaps, clicks, ids, launch, serve
 
 from clicklab import blog, bootstrap
@@ -640,6 +641,11 @@ WORKFLOW = """jobs:
         run: |
           bundle exec jekyll b -d _site
 """
+TEST_STEP = """
+      # The links too.
+      - name: Test site
+        run: bundle exec htmlproofer _site
+"""
 
 
 @pytest.mark.parametrize(
@@ -654,6 +660,8 @@ WORKFLOW = """jobs:
             {"_includes/metadata-hook.html": "<meta name=a>", ".github/workflows/site.yaml": WORKFLOW.rstrip()},
             id="no-last-line-break",
         ),
+        pytest.param({".github/workflows/site.yml": WORKFLOW + TEST_STEP}, id="a-step-after-the-build"),
+        pytest.param({".github/workflows/site.yml": (WORKFLOW + TEST_STEP).replace("\n", "\r\n")}, id="lines-end-as-in-windows"),
         pytest.param(
             {
                 "_includes/metadata-hook.html": "<meta name=a>\r\n",
@@ -671,14 +679,23 @@ def test_install_repeats_safely_and_undo_restores_every_byte(tmp_path, files):
         file.write_bytes(text.encode())
     before = contents(tmp_path)
 
+    tried = run("install.sh", "--dry-run", tmp_path)
+    assert (tried.returncode, contents(tmp_path)) == (0, before)
     first = run("install.sh", tmp_path)
     assert first.returncode == 0, first.stderr
+    changes, told, _ = tried.stdout.partition("Nothing was changed. Next: the same without --dry-run.\n")
+    assert told and changes and first.stdout.startswith(changes)
     installed = contents(tmp_path)
     assert installed["_includes/clickstream.html"] == (SNIPPET / "_includes" / "clickstream.html").read_bytes()
     assert installed["_includes/metadata-hook.html"].count(b"{% include clickstream.html %}") == 1
     [workflow] = [text for name, text in installed.items() if name.startswith(".github")]
     assert workflow.count(b"run: bash tools/inject-ingest-url.sh .\n") == 1
-    assert workflow.index(b"inject-ingest-url.sh .") < workflow.index(b"jekyll b")
+    assert workflow.index(b"inject-ingest-url.sh .") < workflow.index(b"jekyll b") < workflow.index(b"inject-ingest-url.sh --check _site\n")
+    steps = yaml.safe_load(workflow)["jobs"]["build"]["steps"]
+    named = [step["name"] for step in steps if "run" in step]
+    assert named[:3] == ["Inject the ingest URL", "Build site", "Check the ingest URL"]
+    assert all("INGEST_API_GATEWAY_URL" in str(step.get("env") or yaml.safe_load(workflow).get("env"))
+               for step in steps if "inject-ingest-url.sh" in step.get("run", ""))
     if files.get("_includes/metadata-hook.html"):
         assert "+{% include clickstream.html %}" in first.stdout
 
@@ -686,8 +703,79 @@ def test_install_repeats_safely_and_undo_restores_every_byte(tmp_path, files):
     assert (second.returncode, second.stdout) == (0, "nothing to change\n")
     assert contents(tmp_path) == installed
 
-    assert run("install.sh", "--undo", tmp_path).returncode == 0
+    tried = run("install.sh", "--undo", "--dry-run", tmp_path)
+    assert contents(tmp_path) == installed
+    undone = run("install.sh", "--undo", tmp_path)
+    assert undone.returncode == 0 and tried.stdout == undone.stdout + "Nothing was changed. Next: the same without --dry-run.\n"
     assert contents(tmp_path) == before
+    assert run("install.sh", "--undo", "--dry-run", tmp_path).stdout == "nothing to change\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "folder"),
+    [
+        pytest.param("jekyll b", "", "_site", id="default"),
+        pytest.param('jekyll b -d "_site${{ steps.pages.outputs.base_path }}"', "", "_site", id="chirpy-starter"),
+        pytest.param("jekyll build --destination=public && test -d other", "", "public", id="long-option"),
+        pytest.param("|\n          jekyll build \\\n            -d './built'\n          mkdir -d other", "", "./built", id="on-the-next-line"),
+        pytest.param("jekyll build", "destination: 'docs'  # for Pages\n", "docs", id="config"),
+        pytest.param('jekyll build -d "$OUT"', "", None, id="only-GitHub-knows"),
+    ],
+)
+def test_the_pages_are_checked_in_the_folder_that_the_workflow_builds_into(tmp_path, command, config, folder):
+    workflow = tmp_path / ".github" / "workflows" / "site.yml"
+    workflow.parent.mkdir(parents=True)
+    (tmp_path / "_config.yml").write_text(config)
+    workflow.write_text(f"jobs:\n  build:\n    steps:\n      - run: {command}\n  deploy:\n    steps: []\n")
+    before = workflow.read_text()
+    installed = run("install.sh", tmp_path)
+    jobs = yaml.safe_load(workflow.read_text())["jobs"]
+    checks = [step["run"] for step in jobs["build"]["steps"] if "--check" in step["run"]]
+    assert checks == ([f"bash tools/inject-ingest-url.sh --check {folder}"] if folder else [])
+    assert ("by hand" in installed.stderr) == (folder is None) and jobs["deploy"] == {"steps": []}
+    run("install.sh", "--undo", tmp_path)
+    assert workflow.read_text() == before
+
+
+def test_a_blog_that_has_the_first_step_gets_the_check_too(tmp_path):
+    workflow = tmp_path / ".github" / "workflows" / "site.yml"
+    workflow.parent.mkdir(parents=True)
+    (tmp_path / "_config.yml").touch()
+    workflow.write_text(WORKFLOW.replace("      - name: Build", "      - run: bash tools/inject-ingest-url.sh .\n\n      - name: Build"))
+    run("install.sh", tmp_path)
+    assert workflow.read_text().count("inject-ingest-url.sh .\n") == workflow.read_text().count("inject-ingest-url.sh --check _site") == 1
+
+
+def test_undo_leaves_a_step_that_was_changed(tmp_path):
+    workflow = tmp_path / ".github" / "workflows" / "site.yml"
+    workflow.parent.mkdir(parents=True)
+    (tmp_path / "_config.yml").touch()
+    workflow.write_text(WORKFLOW)
+    run("install.sh", tmp_path)
+    workflow.write_text(workflow.read_text() + "      - run: echo mine\n")
+    changed = workflow.read_text().replace("secrets.INGEST_API_GATEWAY_URL || vars.", "vars.", 1)
+    workflow.write_text(changed)
+    undone = run("install.sh", "--undo", tmp_path)
+    assert 'the step "Inject the ingest URL"' in undone.stderr and "by hand" in undone.stderr
+    left = workflow.read_text()
+    assert "--check" not in left and "inject-ingest-url.sh ." in left and left.endswith("jekyll b -d _site\n      - run: echo mine\n")
+
+
+def test_dry_run_changes_nothing_through_a_link(tmp_path):
+    shared = tmp_path / "shared.html"
+    shared.write_text("<meta name=a>\n")
+    (tmp_path / "blog" / "_includes").mkdir(parents=True)
+    (tmp_path / "blog" / "_config.yml").touch()
+    (tmp_path / "blog" / "_includes" / "metadata-hook.html").symlink_to(shared)
+    tried = run("install.sh", "--dry-run", tmp_path / "blog")
+    assert "+{% include clickstream.html %}" in tried.stdout and shared.read_text() == "<meta name=a>\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dryrun", "."], [".", "."]], ids=" ".join)
+def test_install_shows_its_usage(arguments):
+    refused, asked = run("install.sh", *arguments), run("install.sh", "--help")
+    assert (refused.returncode, asked.returncode) == (64, 0)
+    assert asked.stdout == refused.stderr and asked.stdout.startswith("usage: install.sh [--dry-run] [--undo] BLOG\n")
 
 
 def test_of_two_workflows_that_build_the_publishing_one_is_changed_and_the_other_is_named(tmp_path):

@@ -40,7 +40,7 @@ if [ "$check" = yes ]; then
   [ -n "$tags" ] || fail "no page in $folder has the snippet." 'include clickstream.html in _includes/metadata-hook.html.'
   others=$(printf '%s\n' "$tags" | grep -vxF "<script data-endpoint=\"$html_url\"" | sort | uniq -c || true)
   [ -z "$others" ] || fail "pages with another endpoint than $url:
-$others" 'run this script on the blog before Jekyll builds it.'
+$others" 'run this script on the blog before Jekyll builds it, with JEKYLL_ENV=production.'
   printf '%s pages report to %s\n' "$(printf '%s\n' "$tags" | wc -l | tr -d ' ')" "$url"
   exit 0
 fi

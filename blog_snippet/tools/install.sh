@@ -1,19 +1,30 @@
 #!/usr/bin/env bash
-# usage: install.sh [--undo] BLOG
+# usage: install.sh [--dry-run] [--undo] BLOG
 # Puts the snippet into a chirpy blog, or takes it out again. Shows what it changes; run again, it changes nothing.
 #   _includes/clickstream.html, tools/inject-ingest-url.sh   copied
 #   _includes/metadata-hook.html                             one line is added, or the file made
-#   .github/workflows/                                       one step before the build is added, or pages-deploy.yml made
+#   .github/workflows/                                       two steps are added, or pages-deploy.yml made:
+#                                                            the URL goes in before the build, the pages are checked after it
+# --undo takes all of it out. --dry-run shows the same and changes nothing.
 set -euo pipefail
 export LC_ALL=C
 
-undo=no
-if [ "${1:-}" = --undo ]; then
-  undo=yes
+usage() {
+  sed -n '/^# usage/,/^[^#]/s/^# //p' "$0"
+}
+
+undo=no dry_run=no
+while :; do
+  case ${1:-} in
+    --undo) undo=yes ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help) usage; exit 0 ;;
+    *) break ;;
+  esac
   shift
-fi
-if [ $# -ne 1 ]; then
-  printf >&2 'usage: install.sh [--undo] BLOG\n'
+done
+if [ $# -ne 1 ] || [ "${1#-}" != "$1" ]; then
+  usage >&2
   exit 64
 fi
 if [ ! -f "$1/_config.yml" ]; then
@@ -25,6 +36,16 @@ cd "$1"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 changes=0
+if [ "$dry_run" = yes ]; then
+  # The same changes, to a copy of what is looked at. Links are followed: through a link, a change would reach the blog.
+  for part in _config.yml _layouts _includes/metadata-hook.html _includes/clickstream.html* tools/inject-ingest-url.sh* .github/workflows; do
+    if [ -e "$part" ]; then
+      mkdir -p "$work/blog/$(dirname "$part")"
+      cp -RL "$part" "$work/blog/$part"
+    fi
+  done
+  cd "$work/blog"
+fi
 
 # Files are compared and copied whole, so that every byte comes back: $(…) would drop a last line break.
 change() { # FILE NEW: show the difference and make it
@@ -111,48 +132,114 @@ workflow=$(printf '%s\n' "$building" | while read -r each; do if [ -n "$each" ] 
 workflow=${workflow:-$(printf '%s\n' "$building" | head -n 1)}
 
 # shellcheck disable=SC2016  # GitHub fills that in, not the shell
-step() { # INDENT
-  printf '%s- name: Inject the ingest URL\n' "$1"
-  printf '%s  run: bash tools/inject-ingest-url.sh .\n' "$1"
+step() { # INDENT NAME ARGUMENTS: a step that runs our script
+  printf '%s- name: %s\n' "$1" "$2"
+  printf '%s  run: bash tools/inject-ingest-url.sh %s\n' "$1" "$3"
   printf '%s  env:\n' "$1"
-  printf '%s    INGEST_API_GATEWAY_URL: ${{ secrets.INGEST_API_GATEWAY_URL || vars.INGEST_API_GATEWAY_URL }}\n\n' "$1"
+  printf '%s    INGEST_API_GATEWAY_URL: ${{ secrets.INGEST_API_GATEWAY_URL || vars.INGEST_API_GATEWAY_URL }}\n' "$1"
 }
 
-install_step() {
+# Of the step that builds: the line it begins on, how far it is indented, its last line, and the folder it builds into.
+# A comment between two steps belongs to the second one. What follows a $ in the folder is known to GitHub only.
+building_step() {
+  awk '
+    { match($0, /^ */); command = $0 }
+    built && /[^ \r]/ && RLENGTH <= indent { exit }
+    !built && /^ *- / { begin = NR; indent = RLENGTH }
+    !built && /^[^#]*jekyll b/ { built = isCommand = 1; sub(/.*jekyll b/, "", command) }
+    built && /[^ \r]/ { end = NR }
+    isCommand {
+      sub(/[;&|].*/, "", command)
+      if (match(command, /(-d|--destination)[ =]+["\047]?[^ "\047\r]*/)) {
+        folder = substr(command, RSTART, RLENGTH)
+        sub(/^(-d|--destination)[ =]+["\047]?/, "", folder)
+        sub(/\$.*/, "", folder)
+        if (folder == "") { folder = "?" }
+      }
+      isCommand = /\\\r?$/
+    }
+    END { print begin, indent, end, folder }
+  ' "$workflow"
+}
+
+install_steps() {
   if [ -z "$workflow" ] && [ ! -e "$starter" ]; then
     change "$starter" "$snippet/$starter"
+    return
   elif [ -z "$workflow" ]; then
-    printf >&2 'install: no step of %s builds with jekyll.\nNext: run tools/inject-ingest-url.sh before the build by hand.\n' "$starter"
-  elif ! grep -qF 'inject-ingest-url.sh' "$workflow"; then
-    # The line on which the step that builds begins, and how far it is indented.
-    read -r at spaces <<<"$(awk '
-      /^ *- / { at = NR; match($0, /^ */); spaces = RLENGTH }
-      /^[^#]*jekyll b/ { print at, spaces; exit }
-    ' "$workflow")"
-    step "$(printf '%*s' "$spaces" '')" >"$work/step"
-    { head -n $((at - 1)) "$workflow"; cat "$work/step"; tail -n "+$at" "$workflow"; } >"$work/workflow"
-    change "$workflow" "$work/workflow"
+    printf >&2 'install: no step of %s builds with jekyll.\n' "$starter"
+    printf >&2 'Next: run tools/inject-ingest-url.sh before the build by hand, and with --check after it.\n'
+    return
+  fi
+  read -r begin spaces end site <<<"$(building_step)"
+  indent=$(printf '%*s' "$spaces" '')
+  site=${site:-$(sed -n 's/^destination: *["'\'']\{0,1\}\([^"'\'' #]*\).*/\1/p' _config.yml | head -n 1)}
+  site=${site:-_site}
+  cp "$workflow" "$work/workflow"
+  # The later one first, so that the lines before it keep their numbers.
+  if [ "$site" = '?' ]; then
+    printf >&2 'install: only GitHub knows into which folder %s builds.\n' "$workflow"
+    printf >&2 'Next: add a step after the build by hand: bash tools/inject-ingest-url.sh --check FOLDER\n'
+  elif ! grep -qF 'inject-ingest-url.sh --check' "$workflow"; then
+    {
+      head -n "$end" "$workflow"
+      # A file that ends without a line break goes on ending so.
+      if [ "$end" -gt "$(wc -l <"$workflow")" ]; then
+        printf '\n\n%s' "$(step "$indent" 'Check the ingest URL' "--check $site")"
+      else
+        printf '\n'
+        step "$indent" 'Check the ingest URL' "--check $site"
+        tail -n "+$((end + 1))" "$workflow"
+      fi
+    } >"$work/workflow"
+  fi
+  if ! grep -F 'inject-ingest-url.sh' "$workflow" | grep -qvF -- --check; then
+    cp "$work/workflow" "$work/checked"
+    {
+      head -n $((begin - 1)) "$work/checked"
+      step "$indent" 'Inject the ingest URL' .
+      printf '\n'
+      tail -n "+$begin" "$work/checked"
+    } >"$work/workflow"
+  fi
+  change "$workflow" "$work/workflow"
+}
+
+undo_step() { # NAME ABOVE: takes the step from the workflow's copy, with its empty line, which is below it, or ABOVE=1 line above
+  read -r at spaces <<<"$(awk -v name="- name: $1" 'index($0, name) { match($0, /^ */); print NR, RLENGTH; exit }' "$work/workflow")"
+  if [ -z "$at" ]; then return; fi
+  arguments=$(sed -n "$((at + 1))s/^ *run: bash tools\/inject-ingest-url.sh //p" "$work/workflow")
+  from=$((at - $2))
+  if [ "$(sed -n "$at,$((at + 3))p" "$work/workflow")" != "$(step "$(printf '%*s' "$spaces" '')" "$1" "$arguments")" ] ||
+    [ -n "$(sed -n "$((from + 4 * (1 - $2)))p" "$work/workflow")" ]; then
+    printf >&2 'install: the step "%s" in %s was changed.\nNext: delete it there by hand.\n' "$1" "$workflow"
+    return
+  fi
+  cp "$work/workflow" "$work/before"
+  head -n $((from - 1)) "$work/before" >"$work/workflow"
+  if [ $((from + 4)) -gt "$(wc -l <"$work/before")" ] && [ -n "$(tail -c 1 "$work/before")" ]; then
+    # It was put below a last line without a line break.
+    head -c $(($(wc -c <"$work/workflow") - 1)) "$work/workflow" >"$work/shorter"
+    mv "$work/shorter" "$work/workflow"
+  else
+    tail -n "+$((from + 5))" "$work/before" >>"$work/workflow"
   fi
 }
 
-undo_step() {
+undo_steps() {
   if [ -z "$workflow" ] || ! grep -qF 'inject-ingest-url.sh' "$workflow"; then return; fi
   if cmp -s "$workflow" "$snippet/$starter"; then
     remove "$workflow"
     return
   fi
-  read -r at spaces <<<"$(awk '/- name: Inject the ingest URL/ { match($0, /^ */); print NR, RLENGTH; exit }' "$workflow")"
-  step "$(printf '%*s' "${spaces:-0}" '')" >"$work/step"
-  if [ -n "$at" ] && tail -n "+$at" "$workflow" | head -n 5 | cmp -s - "$work/step"; then
-    { head -n $((at - 1)) "$workflow"; tail -n "+$((at + 5))" "$workflow"; } >"$work/workflow"
-    change "$workflow" "$work/workflow"
-  else
-    printf >&2 'install: the step in %s was changed.\nNext: delete it there by hand.\n' "$workflow"
-  fi
+  cp "$workflow" "$work/workflow"
+  undo_step 'Inject the ingest URL' 0
+  undo_step 'Check the ingest URL' 1
+  change "$workflow" "$work/workflow"
 }
 
 if [ "$undo" = yes ]; then
-  undo_step
+  undo_steps
   undo_hook
   take_back tools/inject-ingest-url.sh
   take_back _includes/clickstream.html
@@ -160,10 +247,10 @@ else
   copy _includes/clickstream.html
   copy tools/inject-ingest-url.sh
   install_hook
-  install_step
+  install_steps
   printf '%s\n' "$building" | while read -r each; do
     if [ -n "$each" ] && [ "$each" != "$workflow" ]; then
-      printf '%s builds with jekyll too and is left as it is. Where it publishes pages, it needs the same step.\n' "$each"
+      printf '%s builds with jekyll too and is left as it is. Where it publishes pages, it needs the same two steps.\n' "$each"
     fi
   done
   if grep -rlF 'include clickstream.html' _layouts 2>/dev/null; then
@@ -175,6 +262,9 @@ else
 fi
 if [ "$changes" = 0 ]; then
   printf 'nothing to change\n'
+elif [ "$dry_run" = yes ]; then
+  printf 'Nothing was changed. Next: the same without --dry-run.\n'
 elif [ "$undo" != yes ]; then
   printf 'Next: set INGEST_API_GATEWAY_URL on GitHub (Settings, Secrets and variables, Actions) before you push; without it the build stops.\n'
+  printf 'Then: the step "Check the ingest URL" of the build says how many pages report to it, and stops the build when one does not.\n'
 fi

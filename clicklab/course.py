@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 import tomllib
@@ -392,7 +393,11 @@ def site() -> Path:
 
 
 def lab_folder() -> Path:
-    """The notebooks that JupyterLab opens: our own, or with SITE_LANG=ko copies whose prose is Korean, in build/notebooks-ko."""
+    """The notebooks that JupyterLab opens: our own, or with SITE_LANG=ko copies whose prose is Korean, in build/notebooks-ko.
+
+    A copy is made anew when the course has changed and nobody has typed into it. One with a learner's words in it stays, and
+    a line on the standard error says so: the standard output is the Makefile's.
+    """
     import nbformat
 
     from clicklab import korean
@@ -402,9 +407,29 @@ def lab_folder() -> Path:
     folder = servers.build_folder() / "notebooks-ko"
     folder.mkdir(parents=True, exist_ok=True)
     for notebook in manifest():
-        if not (folder / notebook.file).exists():  # what a learner has typed there stays
-            nbformat.write(korean.translate(notebook, nbformat.read(notebook.path, as_version=4)), folder / notebook.file)
+        copy = folder / notebook.file
+        content = korean.translate(notebook, nbformat.read(notebook.path, as_version=4))
+        content.metadata["clicklab"] = {"written": _digest(content)}
+        try:
+            old = nbformat.read(copy, as_version=4)
+            is_now, was = _digest(old), old.metadata.get("clicklab", {}).get("written")
+        except FileNotFoundError:
+            is_now = was = None
+        except ValueError:  # cut off, or no notebook any more
+            is_now, was = "unreadable", None
+        if _digest(content) in (is_now, was):
+            continue
+        if is_now == was:
+            nbformat.write(content, copy)
+        else:
+            print(f"{copy.name} is kept: there are words of yours in it. The course has a newer one; to get it, rename yours in {folder}.",
+                  file=sys.stderr)
     return folder
+
+
+def _digest(content: Any) -> str:
+    """Of what a notebook's cells say. What they printed does not count: it comes back."""
+    return hashlib.sha256(json.dumps([cell.source for cell in content.cells]).encode()).hexdigest()
 
 
 def exit_status(results: list[Result]) -> int:

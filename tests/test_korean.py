@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import nbformat
 import pytest
 
 from clicklab import course, korean
@@ -47,3 +48,52 @@ def test_no_translation_tells_an_old_lesson_or_another_order():
 
 def test_the_korean_course_is_complete():
     assert korean.report() == []
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """The Korean copies as `make lab SITE_LANG=ko` left them before the course changed: number → path."""
+    monkeypatch.setenv("SITE_LANG", "ko")
+    monkeypatch.setenv("CLICKSTREAM_BUILD", str(tmp_path))
+    read = korean.pieces
+    monkeypatch.setattr(korean, "pieces", lambda notebook: {digits: f"{text}\n\n옛 글" for digits, text in read(notebook).items()})
+    folder = course.lab_folder()
+    monkeypatch.setattr(korean, "pieces", read)
+    return {notebook.number: folder / notebook.file for notebook in course.manifest()}
+
+
+def change(path, work):
+    content = nbformat.read(path, as_version=4)
+    work(content)
+    nbformat.write(content, path)
+
+
+def executed(content):
+    content.cells[1].outputs = [nbformat.v4.new_output("stream", text="ran")]
+    content.metadata["kernelspec"] = {"name": "python3", "display_name": "other"}
+
+
+def typed_into(content):
+    content.cells[1].source += "\nMINE = 1"
+
+
+def test_a_korean_copy_is_made_anew_when_the_course_has_changed_unless_somebody_typed_into_it(lab, capsys):
+    change(lab["01"], executed)
+    change(lab["02"], typed_into)
+    lab["03"].unlink()
+    lab["04"].write_text("{cut off")
+    course.lab_folder()
+    told = capsys.readouterr()
+    assert "옛 글" not in "".join(lab[number].read_text() for number in ("00", "01", "03", "05"))
+    assert "MINE = 1" in lab["02"].read_text() and "옛 글" in lab["02"].read_text() and lab["04"].read_text() == "{cut off"
+    assert [line.split()[0] for line in told.err.splitlines()] == [lab["02"].name, lab["04"].name] and told.out == ""
+
+
+def test_a_korean_copy_of_the_present_course_keeps_what_it_printed_and_what_was_typed(lab, capsys):
+    course.lab_folder()
+    change(lab["01"], executed)
+    change(lab["02"], typed_into)
+    before = {number: path.read_bytes() for number, path in lab.items()}
+    capsys.readouterr()
+    course.lab_folder()
+    assert {number: path.read_bytes() for number, path in lab.items()} == before and capsys.readouterr().err == ""

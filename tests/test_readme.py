@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from clicklab import Trouble, course, readme
+from clicklab import Trouble, course, korean, readme
 
 ROOT = readme.README.parent
 PAGES = ["README.md", "README.ko.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -88,6 +88,18 @@ def test_every_message_of_the_table_of_symptoms_is_one_the_code_gives():
 def test_the_measures_say_on_which_machine():
     measured = readme.block(text("README.md"), "measured")
     assert re.search(r"All usable [\d.]+ s after `make up`", measured) and re.search(r"on \d+ cores, \d+ GB", measured)
+
+
+def test_the_memory_that_is_asked_for_is_stated_everywhere_and_covers_the_servers_after_the_course():
+    needed_mb = int(re.search(r"^MEMORY_NEEDED_MB=(\d+)$", text("compose/defaults.env"), re.MULTILINE)[1])
+    held_mb = sum(map(int, re.findall(r"^\| \w+ \| (\d+) MB \|", readme.block(text("README.md"), "measured"), re.MULTILINE)))
+    assert 0 < held_mb <= needed_mb
+    contracts = {notebook.number: korean.prose(course.cells(notebook))[0] for notebook in course.manifest()}
+    places = [line for page in ("README.md", "README.ko.md") for line in text(page).splitlines() if "`Too little memory" in line]
+    for notebook in course.manifest():
+        for words in (contracts[notebook.number], korean.pieces(notebook)[korean.key(contracts[notebook.number])]):
+            places += re.findall(r"[\d.]+ GB of memory|메모리 [\d.]+ GB", words)
+    assert len(places) == 6 and all(f"{needed_mb / 1000:.1f} GB" in place for place in places), places
 
 
 def test_both_licenses_are_whole():

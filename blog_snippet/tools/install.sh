@@ -173,7 +173,9 @@ install_steps() {
   fi
   read -r begin spaces end site <<<"$(building_step)"
   indent=$(printf '%*s' "$spaces" '')
-  site=${site:-$(sed -n 's/^destination: *["'\'']\{0,1\}\([^"'\'' #]*\).*/\1/p' _config.yml | head -n 1)}
+  if [ -z "$site" ]; then
+    site=$(sed -n 's/^destination: *//p' _config.yml | sed 's/ *#.*//' | tr -d "\"'\r" | head -n 1)
+  fi
   site=${site:-_site}
   cp "$workflow" "$work/workflow"
   # The later one first, so that the lines before it keep their numbers.

@@ -1,6 +1,6 @@
-"""Time all questions of notebook 05 against the size, for pandas, DuckDB and Spark; writes answers.csv and RESULTS.md.
+"""Time all questions of notebook 05 against the size, for pandas, polars, DuckDB and Spark; writes answers.csv and RESULTS.md.
 
-    .venv/bin/python benchmarks/answers.py [--largest 10000000] [--rounds 3] [--engines pandas duckdb spark]
+    .venv/bin/python benchmarks/answers.py [--largest 10000000] [--rounds 3] [--engines pandas polars duckdb spark]
 
 Each measurement is a process of its own, so that its peak memory is its own. The clicks are simulated ones, copied with other
 ids, in local Parquet files: reading over HDFS is measured in notebook 07.
@@ -12,22 +12,20 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
-from statistics import median
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import results
 
 from clicklab import questions, servers, traffic
 
 HERE = Path(__file__).parent
-ENGINES = ("pandas", "duckdb", "spark")
+ENGINES = ("pandas", "polars", "duckdb", "spark")
 BASE = 100_000
 TIMEOUT_S = 1200
 # pandas takes about 2 GB a million clicks: where that is more than the machine has free, it is left out and said so.
@@ -67,6 +65,8 @@ def measure(engine: str, place: Path) -> dict[str, float]:
 
         session = spark.session()
         session.sql("select 1").collect()
+    elif engine == "polars":
+        import polars as pl
     elif engine == "duckdb":
         import duckdb
 
@@ -75,6 +75,8 @@ def measure(engine: str, place: Path) -> dict[str, float]:
     used_s = questions.cpu_s()
     if engine == "pandas":
         questions.by_pandas(pq.read_table(place, columns=questions.COLUMNS).to_pandas())
+    elif engine == "polars":
+        questions.by_polars(pl.scan_parquet(pattern))
     elif engine == "duckdb":
         questions.by_duckdb(connection, f"read_parquet('{pattern}')")
     else:
@@ -94,7 +96,7 @@ def _peak_bytes(pid: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--largest", type=int, default=10_000_000, help="rows; sizes are 10,000 and ten times more, up to it")
+    parser.add_argument("--largest", type=int, default=1_000_000, help="rows; sizes are 10,000 and ten times more, up to it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "FOLDER"), help="measure once and print JSON (used by itself)")
@@ -103,13 +105,13 @@ def main() -> None:
         print(json.dumps(measure(chosen.one[0], Path(chosen.one[1]))))
         return
     sizes = [10**power for power in range(4, 9) if 10**power <= chosen.largest]
-    rows = []
+    rows, left_out = [], []
     for size in sizes:
         place = make(size)
         for round_ in range(chosen.rounds):
             for engine in chosen.engines:
                 if engine == "pandas" and size * PANDAS_BYTES_A_ROW > psutil.virtual_memory().available * 0.7:
-                    print(f"pandas at {size:,} rows is left out: it needs about {size * PANDAS_BYTES_A_ROW / 1e9:.0f} GB")
+                    left_out.append(f"pandas at {size:,} is left out: it would need about {size * PANDAS_BYTES_A_ROW / 1e9:.0f} GB.")
                     continue
                 # In turns, so that a busy minute does not meet one of them only.
                 ran = subprocess.run([sys.executable, __file__, "--one", engine, str(place)], capture_output=True, text=True,
@@ -119,36 +121,19 @@ def main() -> None:
                 found = json.loads(ran.stdout.splitlines()[-1])
                 rows.append({"rows": size, "engine": engine, "round": round_, **{k: round(v, 3) for k, v in found.items()}})
                 print(rows[-1], flush=True)
-                write_results(rows)  # after each: the largest takes longest, and may be given up
+                write_results(rows, left_out)  # after each: the largest takes longest, and may be given up
 
 
-def write_results(rows: list[dict]) -> None:
-    """Write all measurements to answers.csv, and their medians into RESULTS.md, between its markers."""
+def write_results(rows: list[dict], left_out: list[str]) -> None:
+    """Write all measurements to answers.csv, which notebook 07 draws, and their medians into RESULTS.md."""
     with open(HERE / "answers.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    lines = [f"{date.today()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, "
-             f"Python {platform.python_version()}; load {psutil.getloadavg()[2]:.0f} at the end. "
-             f"{max(row['round'] for row in rows) + 1} round(s), their median (smallest to largest); one process each, start-up not counted.", "",
-             "| clicks | engine | wall s | CPU s | CPU, ratio to DuckDB | peak MB | start-up s |", "|---:|---|---:|---:|---:|---:|---:|"]
-    for size in sorted({row["rows"] for row in rows}):
-        cpu = {engine: [r["cpu_s"] for r in rows if r["rows"] == size and r["engine"] == engine] for engine in ENGINES}
-        for engine in ENGINES:
-            mine = [r for r in rows if r["rows"] == size and r["engine"] == engine]
-            if not (mine and cpu["duckdb"]):
-                continue
-            wall = sorted(r["wall_s"] for r in mine)
-            lines.append(f"| {size:,} | {engine} | {median(wall):.1f} ({wall[0]:.1f} to {wall[-1]:.1f}) | {median(cpu[engine]):.1f} | "
-                         f"{median(cpu[engine]) / median(cpu['duckdb']):.1f} | {median(r['peak_mb'] for r in mine):,.0f} | "
-                         f"{median(r['start_s'] for r in mine):.1f} |")
-    file = HERE / "RESULTS.md"
-    text = file.read_text() if file.exists() else "# Results\nFigures of one machine: compare ratios, not values.\n"
-    begin, end = "<!-- answers:begin -->", "<!-- answers:end -->"
-    if begin not in text:
-        text += f"\n## Read and answer: all questions of notebook 05\n{begin}\n{end}\n"
-    before, after = text.split(begin)[0], text.split(end)[1]
-    file.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}")
+    named = [{"clicks": row["rows"], "engine": row["engine"], "round": row["round"], "wall s": row["wall_s"], "CPU s": row["cpu_s"],
+              "peak MB": row["peak_mb"], "start-up s": row["start_s"]} for row in rows]
+    results.write("answers", named, ["clicks", "engine"], {"wall s": ".1f", "CPU s": ".2f", "peak MB": ",.0f", "start-up s": ".1f"},
+                  ("CPU s", "engine", "duckdb"), " ".join(dict.fromkeys(left_out)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The questions of notebook 05 in SQL and in pandas, so that Spark, DuckDB and pandas answer the same. For 07 and the benchmarks."""
+"""The questions of notebook 05 in SQL and in pandas: Spark, DuckDB, polars and pandas answer the same. For 07 and the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ from clicklab import traffic
 
 if TYPE_CHECKING:
     import duckdb
+    import polars as pl
     from pyspark.sql import SparkSession
 
 ZONE = "Asia/Seoul"
 VISIT_MS = 30 * 60_000
 MINUTE_MS = 60_000
+INSTANTS = {"clock_ms": "timestamp", "received_ms": "received_at", "at_ms": "corrected_at"}
 COLUMNS = ["event_id", "event_name", "path", "page_view_id", "seq", "session_id", "referrer", "link_url", "button", "scroll_pct",
            "engaged_ms", "timestamp", "received_at", "corrected_at", "is_bot", "_kafka_partition", "_kafka_offset"]
 # How the two dialects spell "ms since 1970" and "hour of day in a zone". All else is the same SQL.
 SPARK_INSTANT, SPARK_HOUR = "unix_millis({})", f"hour(from_utc_timestamp(corrected_at, '{ZONE}'))"
 DUCKDB_INSTANT, DUCKDB_HOUR = "epoch_ms({})", f"hour(corrected_at at time zone '{ZONE}')"
 
+ASKED = ["event_name", "path", "page_view_id", "seq", "session_id", "referrer", "link_url", "button", "scroll_pct", "engaged_ms", "is_bot"]
+PLACE = ["_kafka_partition", "_kafka_offset"]
 # The first row of each event_id, as landed.clicks keeps it.
-CLICKS = """
-select * from (
-    select event_name, path, page_view_id, seq, session_id, referrer, link_url, button, scroll_pct, engaged_ms, is_bot, event_id,
-           {timestamp} as clock_ms, {received_at} as received_ms, {corrected_at} as at_ms, {hour} as hour_here,
-           row_number() over (partition by event_id order by received_at, _kafka_partition, _kafka_offset) as copy
-    from {source}
-) as numbered where copy = 1
+COPY = f"row_number() over (partition by event_id order by received_at, {', '.join(PLACE)}) as copy"
+CLICKS = f"select * from (select {{columns}}, {COPY} from {{source}}) as numbered where copy = 1"
+# In one process memory is short, and ten million ids to number are 4 GB. So only the few rows whose id has another row are
+# numbered, the hash of an id stands for it until then, and later copies are known by their place in Kafka, which is unique.
+LATER = f"""
+create or replace temp table later as select {', '.join(PLACE)} from (
+    select {', '.join(PLACE)}, {COPY} from {{source}}
+    where hash(event_id) in (select hash(event_id) from {{source}} group by hash(event_id) having count(*) > 1)) where copy > 1
 """
+NOT_LATER = f"create or replace temp view clicks as select {{columns}} from {{source}} where ({', '.join(PLACE)}) not in (select * from later)"
 # A sum over no rows is null in SQL and 0 in pandas: coalesce says 0 in both.
 QUESTIONS = {
     "what is read": "select path, count(*) as views from clicks where event_name = 'page_view' and not is_bot group by path",
@@ -74,7 +80,7 @@ from clicks group by cast(floor((received_ms - at_ms) / {MINUTE_MS}.0) as bigint
 def by_spark(session: SparkSession, source: str) -> dict[str, pd.DataFrame]:
     """Every question answered by Spark; `source` is a table of a catalog, or ``parquet.`PATH` ``."""
     # Kept for all questions: else each of them finds the first rows anew.
-    clicks = session.sql(_clicks(source, SPARK_INSTANT, SPARK_HOUR)).cache()
+    clicks = session.sql(CLICKS.format(source=source, columns=_columns(SPARK_INSTANT, SPARK_HOUR))).cache()
     clicks.createOrReplaceTempView("clicks")
     try:
         return {name: session.sql(sql).toPandas() for name, sql in QUESTIONS.items()}
@@ -84,13 +90,28 @@ def by_spark(session: SparkSession, source: str) -> dict[str, pd.DataFrame]:
 
 def by_duckdb(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, pd.DataFrame]:
     """Every question answered by DuckDB; `source` is a relation, such as `read_parquet([…])`."""
-    connection.execute(f"create or replace temp table clicks as {_clicks(source, DUCKDB_INSTANT, DUCKDB_HOUR)}")
+    connection.execute(LATER.format(source=source))
+    connection.execute(NOT_LATER.format(source=source, columns=_columns(DUCKDB_INSTANT, DUCKDB_HOUR)))
     return {name: connection.sql(sql).df() for name, sql in QUESTIONS.items()}
 
 
-def _clicks(source: str, instant: str, hour: str) -> str:
-    instants = {name: instant.format(name) for name in ("timestamp", "received_at", "corrected_at")}
-    return CLICKS.format(source=source, hour=hour, **instants)
+def by_polars(rows: pl.LazyFrame) -> dict[str, pd.DataFrame]:
+    """Every question answered by polars, which understands the same SQL; `rows` is lazy, such as `pl.scan_parquet(…)`."""
+    import polars as pl
+
+    id_hash = pl.col("event_id").hash()
+    twice = rows.group_by(id_hash).len().filter(pl.col("len") > 1).collect(engine="streaming")["event_id"]
+    again = rows.filter(id_hash.is_in(twice.implode())).select("event_id", "received_at", *PLACE).sort("received_at", *PLACE)
+    later = again.filter(~pl.col("event_id").is_first_distinct()).select(PLACE).collect()
+    instants = {short: pl.col(name).dt.epoch("ms") for short, name in INSTANTS.items()}
+    clicks = rows.join(later.lazy(), on=PLACE, how="anti").select(
+        *ASKED, **instants, hour_here=pl.col("corrected_at").dt.convert_time_zone(ZONE).dt.hour())
+    context = pl.SQLContext(clicks=clicks)
+    return {name: context.execute(sql).collect(engine="streaming").to_pandas() for name, sql in QUESTIONS.items()}
+
+
+def _columns(instant: str, hour: str) -> str:
+    return ", ".join([*ASKED, *(f"{instant.format(name)} as {short}" for short, name in INSTANTS.items()), f"{hour} as hour_here"])
 
 
 def by_pandas(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -144,7 +165,7 @@ def same(*answers: pd.DataFrame) -> int:
 
 
 def write_copies(rows: pa.Table, size: int, folder: Path) -> None:
-    """Write `size` rows as Parquet files: the given ones, again and again with other ids, for sizes nobody has landed.
+    """Write `size` rows as Parquet files: the given ones, again and again with other ids and places, for sizes nobody has landed.
 
     Parameters
     ----------
@@ -159,6 +180,8 @@ def write_copies(rows: pa.Table, size: int, folder: Path) -> None:
         for name in ("event_id", "page_view_id", "session_id"):
             other = pc.utf8_replace_slice(part[name], start=0, stop=8, replacement=f"{number:08x}")
             part = part.set_column(part.schema.get_field_index(name), name, other)
+        places = pc.add(part["_kafka_offset"], number * (pc.max(rows["_kafka_offset"]).as_py() + 1))
+        part = part.set_column(part.schema.get_field_index("_kafka_offset"), "_kafka_offset", places)
         pq.write_table(part, folder / f"{number:05}.parquet", compression="zstd")
 
 

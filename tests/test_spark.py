@@ -7,7 +7,9 @@ import sys
 
 import duckdb
 import pandas as pd
+import polars
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from clicklab import bootstrap, collector, landed, ledger, questions, traffic
@@ -37,20 +39,31 @@ def clicks() -> pa.Table:
     return made
 
 
-def test_duckdb_and_pandas_agree_to_the_last_row(clicks):
+def answers(rows: pa.Table) -> list[dict[str, pd.DataFrame]]:
     connection = duckdb.connect()
-    connection.register("some_clicks", clicks)
-    ours, theirs = questions.by_pandas(clicks.to_pandas()), questions.by_duckdb(connection, "some_clicks")
-    assert ours.keys() == theirs.keys() == questions.QUESTIONS.keys()
-    assert all(questions.same(ours[name], theirs[name]) for name in ours)
+    connection.register("some_clicks", rows)
+    return [questions.by_pandas(rows.to_pandas()), questions.by_duckdb(connection, "some_clicks"),
+            questions.by_polars(polars.from_arrow(rows).lazy())]
+
+
+def test_duckdb_polars_and_pandas_agree_to_the_last_row(clicks):
+    found = answers(clicks)
+    assert all(each.keys() == questions.QUESTIONS.keys() for each in found)
+    assert all(questions.same(*(each[name] for each in found)) for name in questions.QUESTIONS)
 
 
 def test_they_agree_where_nobody_but_bots_came(clicks):
-    rows = clicks.to_pandas().assign(is_bot=True)
-    connection = duckdb.connect()
-    connection.register("some_clicks", pa.Table.from_pandas(rows))
-    ours, theirs = questions.by_pandas(rows), questions.by_duckdb(connection, "some_clicks")
-    assert [questions.same(ours[name], theirs[name]) for name in ours].count(0) == 5
+    bots = clicks.set_column(clicks.schema.get_field_index("is_bot"), "is_bot", pa.repeat(True, clicks.num_rows))
+    found = answers(bots)
+    assert [questions.same(*(each[name] for each in found)) for name in questions.QUESTIONS].count(0) == 5
+
+
+def test_clicks_that_were_sent_again_change_no_answer(clicks):
+    offsets = pc.add(clicks["_kafka_offset"], clicks.num_rows)
+    again = clicks.set_column(clicks.schema.get_field_index("_kafka_offset"), "_kafka_offset", offsets)
+    once = questions.by_pandas(clicks.to_pandas())
+    for found in answers(pa.concat_tables([again, clicks])):
+        assert all(questions.same(once[name], found[name]) for name in once)
 
 
 def test_an_answer_that_differs_in_one_row_is_refused():
@@ -63,8 +76,8 @@ def test_an_answer_that_differs_in_one_row_is_refused():
 def test_copies_are_other_clicks_and_as_many_as_asked_for(clicks, tmp_path):
     size = clicks.num_rows * 2 + 5
     questions.write_copies(clicks, size, tmp_path)
-    copies = pd.read_parquet(tmp_path, columns=["event_id"])
-    assert len(copies) == size
+    copies = pd.read_parquet(tmp_path, columns=["event_id", *questions.PLACE])
+    assert len(copies) == size == len(copies.drop_duplicates(questions.PLACE))
     assert copies["event_id"].nunique() == clicks["event_id"].to_pandas().nunique() * 2 + 5
 
 

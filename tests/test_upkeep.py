@@ -89,7 +89,7 @@ def killed_at(step: str, work: Callable[[], None], monkeypatch: pytest.MonkeyPat
                     client.delete(path)
                     raise Killed
 
-            patch.setattr(landed, "client", Dies)
+            patch.setattr(hdfs, "client", Dies)
         work()
 
 

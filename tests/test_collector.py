@@ -329,6 +329,19 @@ def test_every_item_of_an_array_is_good_or_rejected(body):
         assert json.loads(answer)["accepted"] == len(parsed.good)
 
 
+ODD_JSON = ["-0", "-0.0", "1E400", "1e-400", "18446744073709551616", "9" * 400, "9007199254740993.0", "01", "1.", "NaN", "-Infinity",
+            '{"a":1,"b":2,"a":3}', '"\\ud83d"', '"\\ud83d\\ude00"', '"\t"', '"\x7f"', "\ufeff1", " 1\n", "\xa01", "[1,]", "1 2"]  # fmt: skip
+
+
+@given(JSON.map(json.dumps) | st.sampled_from(ODD_JSON) | st.text('0123456789eE+-."\\u[]{},:ntd \t', max_size=12))
+def test_what_the_fast_decoder_reads_is_what_json_reads(text):
+    try:
+        fast = events.msgspec.json.decode(text.encode())
+    except (events.msgspec.DecodeError, ValueError):
+        return  # then `json` has the word
+    assert repr(fast) == repr(events._decoder.decode(text))
+
+
 @given(NEARLY_CLICKS)
 def test_what_is_accepted_reads_the_same_from_the_topic(body):
     parsed = events.parse(gateway_event(json.dumps([body])), datetime.now(UTC), collector="lambda")

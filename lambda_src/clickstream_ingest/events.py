@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from math import isinf
 from pathlib import Path
@@ -273,7 +274,12 @@ def is_bot(user_agent: str | None, is_webdriver: bool | None) -> bool:
 
     Who hides is not found. A browser always names itself, so no name means a program; Cubot is a telephone.
     """
-    return is_webdriver is True or not user_agent or _BOT.search(user_agent) is not None
+    return is_webdriver is True or not user_agent or _names_a_program(user_agent)
+
+
+@lru_cache(maxsize=256)  # the clicks of one request share it, and those of many requests
+def _names_a_program(user_agent: str) -> bool:
+    return _BOT.search(user_agent) is not None
 
 
 def encode(click: Click) -> bytes:
@@ -419,10 +425,14 @@ def _body(event: Mapping[str, Any]) -> tuple[bytes, str | None]:
 
 
 def _decode(raw: bytes) -> Any:
-    text = raw.decode()
-    body = _decoder.decode(text)
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # What msgspec reads, `json` reads as the same, in three times the time. But `json` reads more, such as half a
+        # surrogate pair in one click of twenty, and its words for what is wrong are the ones that people search for.
+        body = _decoder.decode(raw.decode())
     # Counting is cheap, walking is not: hardly any body has enough brackets to be that deep.
-    if text.count("[") + text.count("{") > MAX_NESTING and _is_deeper(body, MAX_NESTING):
+    if raw.count(b"[") + raw.count(b"{") > MAX_NESTING and _is_deeper(body, MAX_NESTING):
         raise ValueError(f"nested deeper than {MAX_NESTING} levels")
     return body
 

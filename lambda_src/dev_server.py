@@ -9,8 +9,8 @@ import base64
 import os
 import random
 import time
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ os.environ.setdefault("COLLECTOR", "dev")  # before the handler reads it
 
 from anyio import CapacityLimiter, to_thread
 from clickstream_ingest import delivery, events
-from clickstream_ingest.handler import try_again
+from clickstream_ingest.handler import awaiting_handler, try_again
 from fastapi import FastAPI, Request, Response
 from lambda_function import lambda_handler
 
 # What the gateway takes; the handler's own limit is smaller, and its answer to more than that is 413.
 MAX_BODY_BYTES = 10 * 1024 * 1024
-# As many requests at once as threads may wait for Kafka. AWS has such a limit too, and the same answer beyond it.
+# As many requests at once as may wait for Kafka. AWS has such a limit too, and the same answer beyond it.
 CONCURRENCY = 256
 METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]  # ANY, to the gateway
 TEXT_TYPES = ("text/", "application/json", "application/javascript", "application/xml")
@@ -34,7 +34,7 @@ TEXT_TYPES = ("text/", "application/json", "application/javascript", "applicatio
 @asynccontextmanager
 async def lifespan(app: FastAPI):
     delivery.prepare()  # a mistyped setting stops the server here and not each request
-    app.state.threads = CapacityLimiter(CONCURRENCY)
+    app.state.under_way = CapacityLimiter(CONCURRENCY)
     yield
     delivery.close()
 
@@ -45,11 +45,18 @@ app = FastAPI(title="clickstream-ingest", lifespan=lifespan, openapi_url=None)
 async def ingest(request: Request) -> Response:
     """Let the handler answer."""
     event = payload(request, await read(request))
-    threads = request.app.state.threads
-    if threads.available_tokens < 1:
+    _ledger.set(ledger_file(request))
+    under_way = request.app.state.under_way
+    if under_way.available_tokens < 1:
         answer = try_again(event)
+    elif delivery.sink() in delivery.AWAITED:
+        under_way.acquire_on_behalf_of_nowait(request)  # `async with` goes once around the loop: a quarter of a request
+        try:
+            answer = await awaiting_handler(event)
+        finally:
+            under_way.release_on_behalf_of(request)
     else:
-        answer = await to_thread.run_sync(handle, event, ledger_file(request), limiter=threads)
+        answer = await to_thread.run_sync(lambda_handler, event, None, limiter=under_way)
     return Response(answer.get("body"), answer["statusCode"], answer["headers"])
 
 
@@ -64,12 +71,6 @@ async def health() -> dict[str, str]:
     if state["sink"] != "log":
         state["broker"] = "reachable" if await is_broker_reachable() else "unreachable"
     return state
-
-
-def handle(event: dict[str, Any], ledger: Path | None) -> dict[str, Any]:
-    """Call the handler as the gateway does; what it delivers is entered into `ledger`."""
-    _ledger.set(ledger)
-    return lambda_handler(event, None)
 
 
 async def read(request: Request) -> bytes:
@@ -171,23 +172,20 @@ def ledger_file(request: Request) -> Path | None:
     return Path(folder, "browser.jsonl" if "origin" in request.headers else "curl.jsonl")
 
 
-def entered(deliver: Callable[[list, list], None]) -> Callable[[list, list], None]:
-    """Wrap a delivery so that the ledger knows each click before the topic can hold it."""
-
-    def deliver_and_enter(good: list[events.Click], bad: list[events.Rejected]) -> None:
-        file = _ledger.get()
-        if file is None:
-            return deliver(good, bad)
-        enter(file, "posted", good)
-        try:
-            deliver(good, bad)
-        except Exception:
-            enter(file, "unknown", good)
-            raise
-        enter(file, "acknowledged", good)
-        enter(file, "refused", [row for row in bad if row.event_id])
-
-    return deliver_and_enter
+@contextmanager
+def entered(good: list[events.Click], bad: list[events.Rejected]) -> Iterator[None]:
+    """Enter around a delivery, so that the ledger knows each click before the topic can hold it."""
+    if (file := _ledger.get()) is None:
+        yield
+        return
+    enter(file, "posted", good)
+    try:
+        yield
+    except Exception:
+        enter(file, "unknown", good)
+        raise
+    enter(file, "acknowledged", good)
+    enter(file, "refused", [row for row in bad if row.event_id])
 
 
 def enter(file: Path, state: str, rows: list) -> None:
@@ -204,4 +202,14 @@ def enter(file: Path, state: str, rows: list) -> None:
         )
 
 
-delivery.send = entered(delivery.send)
+def send(good: list[events.Click], bad: list[events.Rejected], deliver=delivery.send) -> None:
+    with entered(good, bad):
+        deliver(good, bad)
+
+
+async def sent(good: list[events.Click], bad: list[events.Rejected], deliver=delivery.sent) -> None:
+    with entered(good, bad):
+        await deliver(good, bad)
+
+
+delivery.send, delivery.sent = send, sent

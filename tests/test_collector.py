@@ -416,14 +416,15 @@ def test_a_wrong_collector_name_costs_no_click(monkeypatch):
     assert call(gateway_event(json.dumps(CLICK)))[0] == 503
 
 
-def test_the_development_server_enters_what_nobody_else_enters(no_broker, tmp_path):
-    settings = {"CLICK_SINK": "kafka", "KAFKA_BOOTSTRAP_SERVERS": no_broker, "DELIVERY_TIMEOUT_MS": "200"}
+@pytest.mark.parametrize("client", ["kafka", "kafka-confluent"])
+def test_the_development_server_enters_what_nobody_else_enters(client, no_broker, tmp_path):
+    settings = {"CLICK_SINK": client, "KAFKA_BOOTSTRAP_SERVERS": no_broker, "DELIVERY_TIMEOUT_MS": "200"}
     click = CLICK | {"event_id": EVENT_ID}
     with serving(**settings, LEDGER_DIR=str(tmp_path / "ledger")) as request:
         body = json.dumps([click, {"event_id": EVENT_ID.replace("6", "7")}])
         for headers in ({"Origin": "http://localhost:4000"}, {}, {"X-Ledger-Run": "r"}):
             assert request("POST", "/ingest", body, headers)[0] == 503
-        assert json.loads(request("GET", "/health")[2]) == {"status": "ok", "sink": "kafka", "broker": "unreachable"}
+        assert json.loads(request("GET", "/health")[2]) == {"status": "ok", "sink": client, "broker": "unreachable"}
     files = {path.stem: path.read_text().splitlines() for path in (tmp_path / "ledger").iterdir()}
     assert set(files) == {"browser", "curl"}
     fingerprint = events.fingerprint(events.normalize(click, datetime.now(UTC)))

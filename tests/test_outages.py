@@ -167,8 +167,9 @@ def kept_since(ends):
     return sorted(kept, key=str)
 
 
-def test_the_three_doors_put_the_same_records_into_the_topics(broker, monkeypatch):
-    monkeypatch.setenv("CLICK_SINK", "kafka")
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_three_doors_put_the_same_records_into_the_topics(client, broker, monkeypatch):
+    monkeypatch.setenv("CLICK_SINK", client)
     monkeypatch.setattr(delivery, "BOOTSTRAP_SERVERS", [broker["KAFKA_BOOTSTRAP_SERVERS"]])
     fixtures = [each.values[0] for each in REQUESTS if "event" not in each.values[0]]
     agent = {"user-agent": "Mozilla/5.0 (doors)"}
@@ -177,7 +178,7 @@ def test_the_three_doors_put_the_same_records_into_the_topics(broker, monkeypatc
         body, is_base64 = dev_server.as_text(sent(request_), request_["headers"].get("content-type", ""))
         return gateway_event(body, method=request_["method"], headers=agent | request_["headers"], is_base64=is_base64)
 
-    settings = broker | {"CLICK_SINK": "kafka"}
+    settings = broker | {"CLICK_SINK": client}
     with serving(**settings) as request, collector.function(**settings) as function:
         doors = [
             lambda request_: call(event(request_)),

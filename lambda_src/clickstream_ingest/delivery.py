@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +28,7 @@ DELIVERY_TIMEOUT_MS = int(os.environ.get("DELIVERY_TIMEOUT_MS", "8000"))
 # The module of each client, imported only when it is chosen.
 CLIENTS = {"kafka": "with_kafka_python", "kafka-confluent": "with_confluent"}
 SINKS = ("log", *CLIENTS)
+AWAITED = ("kafka-confluent",)  # whose answers an event loop can await; the others wait in a thread
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM")
 
@@ -85,7 +88,10 @@ class Security:
 
 
 class Client(Protocol):
-    """A producer of one of the libraries, made once and used by all requests at once."""
+    """A producer of one of the libraries, made once and used by all requests at once.
+
+    Those of `AWAITED` have `sent` besides, a `send` to be awaited.
+    """
 
     is_spent: bool  # whether it has to be replaced: it will send nothing any more
 
@@ -130,14 +136,27 @@ def send(good: list[events.Click], bad: list[events.Rejected]) -> None:
     NotAcknowledged
         After DELIVERY_TIMEOUT_MS at the latest. Any of the records may be in its topic all the same.
     """
-    kept = [row for row in bad if row.payload]
     if (chosen := sink()) == "log":
         for click in good:
             log("INFO", "click", click.request_id, click=click)
-        for row in kept:
+        for row in _kept(bad):
             log("WARNING", "rejected", row.request_id, rejected=row)
-    elif good or kept:
-        _produce(chosen, [*map(_click_record, good), *map(_rejected_record, kept)])
+    elif records := _records(good, bad):
+        with _producer(chosen) as (client, deadline):
+            client.send(records, deadline)
+
+
+async def sent(good: list[events.Click], bad: list[events.Rejected]) -> None:
+    """Do what `send` does without stopping the event loop, with one of the clients of `AWAITED`.
+
+    Raises
+    ------
+    NotAcknowledged
+        As `send`.
+    """
+    if records := _records(good, bad):
+        with _producer(sink()) as (client, deadline):
+            await client.sent(records, deadline)
 
 
 def log(level: str, message: str, request_id: str | None, **details: Any) -> None:
@@ -146,6 +165,14 @@ def log(level: str, message: str, request_id: str | None, **details: Any) -> Non
     # One write: the lines of two threads do not mix.
     sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     sys.stdout.flush()
+
+
+def _records(good: list[events.Click], bad: list[events.Rejected]) -> list[Record]:
+    return [*map(_click_record, good), *map(_rejected_record, _kept(bad))]
+
+
+def _kept(bad: list[events.Rejected]) -> list[events.Rejected]:
+    return [row for row in bad if row.payload]
 
 
 def _click_record(click: events.Click) -> Record:
@@ -166,11 +193,13 @@ def close() -> None:
         _discard(client)
 
 
-def _produce(chosen: str, records: list[Record]) -> None:
+@contextmanager
+def _producer(chosen: str) -> Iterator[tuple[Client, float]]:
+    """Give the one producer and the deadline (monotonic clock, s), and replace the producer when it is spent."""
     deadline = time.monotonic() + DELIVERY_TIMEOUT_MS / 1000
     client = _connected(chosen, deadline)
     try:
-        client.send(records, deadline)
+        yield client, deadline
     except NotAcknowledged:
         if client.is_spent:
             _discard(client)

@@ -19,16 +19,35 @@ def lambda_handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     try:
         parsed = events.parse(event, datetime.now(UTC), collector=COLLECTOR)
         delivery.send(parsed.good, parsed.bad)
-        note(event, parsed)
-    except delivery.NotAcknowledged as error:
-        # Not a 2xx: the browser drops a click once we say we have it.
-        delivery.log("WARNING", "not acknowledged", request_id(event), reason=str(error))
-        return try_again(event)
-    except Exception:
-        # Ours, not the sender's: what a request can hold, `parse` answers with a 4xx. So the browser keeps its clicks.
-        delivery.log("ERROR", "failed", request_id(event), traceback=traceback.format_exc())
-        return try_again(event)
+    except Exception as error:
+        return not_kept(event, error)
+    return kept(event, parsed)
+
+
+async def awaiting_handler(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer as `lambda_handler` does, for a server: other requests go on while the broker writes."""
+    try:
+        parsed = events.parse(event, datetime.now(UTC), collector=COLLECTOR)
+        await delivery.sent(parsed.good, parsed.bad)
+    except Exception as error:
+        return not_kept(event, error)
+    return kept(event, parsed)
+
+
+def kept(event: Mapping[str, Any], parsed: events.Parsed) -> dict[str, Any]:
+    """Answer when what the request held is where it belongs."""
+    note(event, parsed)
     return reply(event, parsed.status, answer(parsed))
+
+
+def not_kept(event: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """Answer when it may not be. Not a 2xx: the browser drops a click once we say we have it."""
+    if isinstance(error, delivery.NotAcknowledged):
+        delivery.log("WARNING", "not acknowledged", request_id(event), reason=str(error))
+    else:
+        # Ours, not the sender's: what a request can hold, `parse` answers with a 4xx.
+        delivery.log("ERROR", "failed", request_id(event), traceback="".join(traceback.format_exception(error)))
+    return try_again(event)
 
 
 def answer(parsed: events.Parsed) -> dict[str, Any] | None:

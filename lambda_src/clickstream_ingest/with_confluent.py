@@ -1,7 +1,9 @@
 """CLICK_SINK=kafka-confluent: the producer of confluent-kafka, written in C, for volume. Not part of the course's packages."""
 
+import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 from clickstream_ingest.delivery import NotAcknowledged, Record, Security
 
@@ -14,19 +16,22 @@ except ImportError as missing:
     ) from missing
 
 
-class Answers:
-    """What the broker said to the records of one request. The last answer wakes it, and not each."""
+TOO_LATE = "no answer from the broker in time"
 
-    def __init__(self, awaited: int) -> None:
+
+class Answers:
+    """What the broker said to the records of one request. The last answer wakes who waits, and not each."""
+
+    def __init__(self, awaited: int, wake: Callable[[], object]) -> None:
         self.awaited = awaited
         self.error = None
-        self.are_here = threading.Event()
+        self.wake = wake
 
     def add(self, error, _) -> None:  # by the collecting thread only
         self.awaited -= 1
         self.error = self.error or error
         if not self.awaited:
-            self.are_here.set()
+            self.wake()
 
 
 class Client:
@@ -50,7 +55,9 @@ class Client:
                 "enable.idempotence": True,
                 # As kafka-python and Java hash a key; librdkafka's own default would put a page view elsewhere.
                 "partitioner": "murmur2_random",
-                "linger.ms": 0,  # on Lambda, threads stop when the handler returns: nothing may wait for company
+                # So that the clicks of a request leave together, a batch for each partition, and not as they are handed
+                # over: a quarter less of the processor for 20. `send` waits for all, so nothing lingers in a frozen function.
+                "linger.ms": 1,
                 "message.timeout.ms": timeout_ms,
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 1000,
@@ -66,7 +73,28 @@ class Client:
             self._producer.poll(0.1)
 
     def send(self, records: list[Record], deadline: float) -> None:
-        answers = Answers(len(records))
+        are_here = threading.Event()
+        answers = self._hand_over(records, are_here.set)
+        if not are_here.wait(max(0.0, deadline - time.monotonic())):
+            raise NotAcknowledged(TOO_LATE)
+        self._judge(answers)
+
+    async def sent(self, records: list[Record], deadline: float) -> None:
+        """Do what `send` does without stopping the event loop.
+
+        Not confluent_kafka.aio's producer, which takes no headers.
+        """
+        loop, are_here = asyncio.get_running_loop(), asyncio.Event()
+        answers = self._hand_over(records, lambda: loop.call_soon_threadsafe(are_here.set))
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await are_here.wait()
+        except TimeoutError as error:
+            raise NotAcknowledged(TOO_LATE) from error
+        self._judge(answers)
+
+    def _hand_over(self, records: list[Record], wake: Callable[[], object]) -> Answers:
+        answers = Answers(len(records), wake)
         try:
             for each in records:
                 self._producer.produce(
@@ -79,8 +107,9 @@ class Client:
                 )
         except (KafkaException, BufferError) as error:
             raise NotAcknowledged(str(error)) from error
-        if not answers.are_here.wait(max(0.0, deadline - time.monotonic())):
-            raise NotAcknowledged("no answer from the broker in time")
+        return answers
+
+    def _judge(self, answers: Answers) -> None:
         if answers.error is not None:
             self.is_spent = answers.error.fatal()
             raise NotAcknowledged(answers.error.str())

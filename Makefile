@@ -63,9 +63,14 @@ test-order: prepare-further  ## each notebook alone on empty state, each twice, 
 test-browsers: prepare-browsers  ## the snippet in Chromium and in Firefox, with 1,000 clicks and a long outage
 	@$(PYTHON) -m pytest -m browsers
 
-bench: prepare-further  ## measure the collector at constant rates, then what the questions cost up to ten million clicks (an hour)
+bench: prepare-further  ## measure every hop against a peer, into benchmarks/RESULTS.md (three quarters of an hour)
+	@$(CLICKLAB) up
 	@$(PYTHON) benchmarks/ingest.py
+	@$(PYTHON) benchmarks/produce.py
+	@$(PYTHON) benchmarks/land.py
+	@$(PYTHON) benchmarks/landing.py
 	@$(PYTHON) benchmarks/answers.py
+	@$(PYTHON) benchmarks/course.py
 
 site: prepare  ## build the executed course as a blog, into build/site (SITE_LANG=ko: in Korean too, under ko/)
 	@$(CLICKLAB) site

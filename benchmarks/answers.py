@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,6 +133,11 @@ def write_results(rows: list[dict], left_out: list[str]) -> None:
         writer.writerows(rows)
     named = [{"clicks": row["rows"], "engine": row["engine"], "round": row["round"], "wall s": row["wall_s"], "CPU s": row["cpu_s"],
               "peak MB": row["peak_mb"], "start-up s": row["start_s"]} for row in rows]
+    costs = pd.DataFrame(rows).groupby(["rows", "engine"])["cpu_s"].median().unstack()
+    if BASE in costs.index and (largest := costs.index[-1]) > BASE:
+        grown = (costs.loc[largest] / costs.loc[BASE]).dropna()
+        left_out = [*left_out, f"From {BASE:,} clicks to {largest:,}, {largest // BASE:,} times as many, CPU seconds grow: "
+                    + ", ".join(f"{engine} {times:.0f} times" for engine, times in grown.items()) + "."]
     results.write("answers", named, ["clicks", "engine"], {"wall s": ".1f", "CPU s": ".2f", "peak MB": ",.0f", "start-up s": ".1f"},
                   ("CPU s", "engine", "duckdb"), " ".join(dict.fromkeys(left_out)))
 

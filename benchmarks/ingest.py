@@ -3,16 +3,16 @@
     python benchmarks/ingest.py --per-s 200 --per-s 1000 --sink kafka --sink kafka-confluent --batch 1 --batch 20
 
 The loop is open: each request has its moment on the clock, and its latency counts from that moment. So a slow answer does
-not slow the questions, and what waits behind it is measured too. Prints a Markdown table, and counts: as many records in the
-topic as clicks were acknowledged. Writes to a topic of its own, which it deletes; your clicks and the ledger are left alone.
+not slow the questions, and what waits behind it is measured too. Writes a table into RESULTS.md, and counts: as many records in
+the topic as clicks were acknowledged. Writes to a topic of its own, which it deletes; your clicks and the ledger are left alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated
 
 import psutil
+import results
 import typer
 
 from clicklab import servers, topics, traffic
@@ -60,6 +61,8 @@ class Door:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "dev_server:app", "--app-dir", LAMBDA_SRC, "--host", "127.0.0.1", "--port",
              str(self.port), "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "600"],
+            # The sink `log` says every click.
+            stdout=subprocess.DEVNULL if sink == "log" else None, stderr=subprocess.DEVNULL if sink == "log" else None,
             env=environment | {"CLICK_SINK": sink, "CLICK_TOPIC": TOPIC, "KAFKA_BOOTSTRAP_SERVERS": servers.address("kafka")},
         )  # fmt: skip
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -131,8 +134,9 @@ async def measure(door: Door, sink: str, batch: int, per_s: int, seconds: int) -
 def main(
     per_s: Annotated[list[int], typer.Option(help="requests a second; give it several times for several rows")] = [200],  # noqa: B006
     batch: Annotated[list[int], typer.Option(help="clicks in a request, 1 to 20")] = [1, 20],  # noqa: B006
-    sink: Annotated[list[str], typer.Option(help="kafka, kafka-confluent or log")] = ["kafka", "kafka-confluent"],  # noqa: B006
+    sink: Annotated[list[str], typer.Option(help="kafka, kafka-confluent or log")] = ["log", "kafka", "kafka-confluent"],  # noqa: B006
     seconds: Annotated[int, typer.Option(help="how long each row takes")] = 15,
+    rounds: int = 3,
 ) -> None:
     """Measure the collector's local door at constant rates, the broker's acknowledgment included."""
     servers.need("kafka")
@@ -141,32 +145,30 @@ def main(
         admin.delete_topics([TOPIC])
         servers.wait_for(f"deleting {TOPIC}", lambda: "it is still listed" if TOPIC in admin.list_topics() else "", 30)
     admin.create_topics({TOPIC: {"num_partitions": 3, "replication_factor": 1}}, wait_for_metadata=True)
-    print("| sink | clicks a request | requests/s asked | answered 200 | clicks/s acknowledged | p50 ms | p99 ms | p99.9 ms | longest ms |"
-          " clicks per CPU-second |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)  # fmt: skip
-    acknowledged = 0
+    acknowledged, rows = 0, []
     try:
-        for one_sink in sink:
-            for size in batch:
-                for rate in per_s:
-                    door = Door(one_sink)
-                    try:
-                        servers.wait_for("the door", door.not_usable, 60, quiet=True)
-                        found = asyncio.run(measure(door, one_sink, size, rate, seconds))
-                    finally:
-                        door.process.terminate()
-                        door.process.wait()
-                    acknowledged += found.acknowledged if one_sink != "log" else 0
-                    answered = found.statuses[200]
-                    print(f"| {one_sink} | {size} | {rate:,} | {answered / found.statuses.total():.1%} | "
-                          f"{answered * size / found.seconds:,.0f} | {found.percentile(0.5):.1f} | {found.percentile(0.99):.1f} | "
-                          f"{found.percentile(0.999):.1f} | {max(found.latencies_ms):.1f} | {answered * size / found.cpu_s:,.0f} |",
-                          flush=True)  # fmt: skip
-                    if others := {status: count for status, count in found.statuses.items() if status != 200}:
-                        print(f"not 200 (0: no answer): {others}", file=sys.stderr)
-        in_topic = sum(topics.end_offsets(TOPIC).values())
-        print(f"\n{acknowledged:,} clicks acknowledged · {in_topic:,} records in the topic. "
-              f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, "
-              f"{platform.system()} {platform.machine()}, load {os.getloadavg()[0]:.1f}; generator and broker on the same machine.")  # fmt: skip
+        # In turns, so that a busy minute does not meet one sink only.
+        for round_, size, rate, one_sink in itertools.product(range(rounds), batch, per_s, sink):
+            door = Door(one_sink)
+            try:
+                servers.wait_for("the door", door.not_usable, 60, quiet=True)
+                found = asyncio.run(measure(door, one_sink, size, rate, seconds))
+            finally:
+                door.process.terminate()
+                door.process.wait()
+            acknowledged += found.acknowledged if one_sink != "log" else 0
+            answered = found.statuses[200]
+            rows.append({"sink": one_sink, "clicks a request": size, "requests/s": rate, "round": round_,
+                         "answered 200": answered / found.statuses.total(), "clicks/s": answered * size / found.seconds,
+                         "p50 ms": found.percentile(0.5), "p99 ms": found.percentile(0.99), "longest ms": max(found.latencies_ms),
+                         "clicks per CPU-second": answered * size / found.cpu_s})
+            print(rows[-1], flush=True)
+            if others := {status: count for status, count in found.statuses.items() if status != 200}:
+                print(f"not 200 (0: no answer): {others}", file=sys.stderr)
+        results.write("ingest", rows, ["clicks a request", "requests/s", "sink"],
+                      {"answered 200": ".1%", "clicks/s": ",.0f", "p50 ms": ".1f", "p99 ms": ".1f", "longest ms": ".1f",
+                       "clicks per CPU-second": ",.0f"}, ("clicks per CPU-second", "sink", "log"),
+                      f"{acknowledged:,} clicks acknowledged · {sum(topics.end_offsets(TOPIC).values()):,} records in the topic.")
     finally:
         admin.delete_topics([TOPIC])
         admin.close()

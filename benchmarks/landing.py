@@ -9,14 +9,14 @@ intervals; the ledger checks that all have landed, and the sink gets the noteboo
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import results
 import typer
 
-from clicklab import charts, collector, connect, landed, ledger, readme, servers, topics, traffic
+from clicklab import charts, collector, connect, landed, ledger, servers, topics, traffic
 
 HERE = Path(__file__).parent
 PICTURE = "landing-delay.png"
@@ -54,12 +54,10 @@ def write_results(delay_s: pd.Series, interval_s: float, commits: int) -> None:
                xlabel="Seconds from received to committed", ylabel="Clicks")
         ax.legend()
     fig.savefig(HERE / PICTURE, dpi=110)
-    told = (f"{date.today()}: {len(delay_s):,} clicks in {commits} commits, {interval_s:.0f} s apart. "
-            f"Half land within {delay_s.median():.1f} s, 99 of 100 within {delay_s.quantile(0.99):.1f} s, the last after {delay_s.max():.1f} s.\n\n"
+    told = (f"{results.machine()}\n\n{len(delay_s):,} clicks in {commits} commits, {interval_s:.0f} s apart. "
+            f"Half land within {delay_s.median():.1f} s, 99 of 100 within {delay_s.quantile(0.99):.1f} s, the last after {delay_s.max():.1f} s: {delay_s.quantile(0.99) / interval_s:.2f} of the interval at 99 of 100.\n\n"
             f"![Histogram of the landing delays of {len(delay_s):,} clicks at a commit interval of {interval_s:.0f} s.]({PICTURE})")
-    file = HERE / "RESULTS.md"
-    file.write_text(readme.with_block(file.read_text(), "landing", told))
-    print(told)
+    print(results.text("landing", told))
 
 
 if __name__ == "__main__":

@@ -172,10 +172,11 @@ def layout() -> dict[str, Any]:
 
     Without it clicks lie about as far down a page as its text says, and no page is as long as the real one.
     """
-    if not (bootstrap.chromium() and servers.usable("blog")):
-        return {}
     folder = servers.state_folder() / "blog"
-    return _layout(folder, tuple(page.stat().st_mtime_ns for page in sorted((folder / "site").rglob("*.html"))))
+    pages = sorted((folder / "site").rglob("*.html"))
+    if not (pages and bootstrap.chromium() and servers.usable("blog")):
+        return {}
+    return _layout(folder, tuple(page.stat().st_mtime_ns for page in pages))
 
 
 def _listed_links() -> dict[str, list[Link]]:

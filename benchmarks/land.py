@@ -22,7 +22,7 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 from produce import fresh_topic, kafka_tool
 
-from clicklab import connect, landed, servers, topics, traffic
+from clicklab import connect, hdfs, landed, servers, topics, traffic
 
 NAME, TOPIC, CONTROL = "bench-sink", "bench-land", "bench-land-control"
 TOOL = "Kafka's tool"
@@ -56,7 +56,7 @@ def remove() -> None:
         if name.startswith(NAME):
             requests.delete(f"{place}/{name}", timeout=30)
             servers.wait_for(f"the end of {name}", lambda name=name: "it is still there" if connect.tasks(name) else "", 60, quiet=True)
-    landed.client().delete(landed.TABLE, True)
+    hdfs.client().delete(hdfs.TABLE, True)
 
 
 def is_assigned(sink: str) -> bool:
@@ -101,7 +101,7 @@ def land(clicks: int, interval_ms: int, is_bare: bool) -> dict[str, float]:
 def main(clicks: Annotated[int, typer.Option(help="how many wait in the topic")] = 1_000_000, rounds: int = 3,
          interval_ms: Annotated[int, typer.Option(help="ms between two commits")] = 5000) -> None:
     servers.need("kafka", "namenode", "datanode", "connect")
-    landed.TABLE = f"{landed.WAREHOUSE}/web/bench"
+    hdfs.TABLE = f"{hdfs.WAREHOUSE}/web/bench"
     fresh_topic(TOPIC)
     size, rows = fill(clicks), []
     try:

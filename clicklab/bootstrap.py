@@ -195,26 +195,32 @@ def fetch_jars(further: bool) -> None:
         name = str(lock.parent.relative_to(ROOT / "compose" / "jars"))
         if name in FURTHER_JARS and not further:
             continue
-        folder = jars_folder() / name
-        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-        stamp = share(Path(sys.prefix)) / f"{name.replace('/', '-')}.jars"
-        if stamp.exists() and stamp.read_text() == digest:
-            continue
-        started = time.monotonic()
-        wanted = tomllib.loads(lock.read_text())["dependencies"]
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        with ThreadPoolExecutor(16) as pool:
-            tasks = [pool.submit(fetch_jar, jar, folder) for jar in wanted]
-            for done, task in enumerate(as_completed(tasks), 1):
-                task.result()
-                if sys.stdout.isatty():
-                    print(f"\rjars       {name}: {done} of {len(wanted)}", end="", flush=True)
-        if sys.stdout.isatty():
-            print("\r", end="")
-        size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        say(f"jars       {name}: {len(wanted)} jars, {size_mb:.0f} MB, SHA-256 as locked, in {time.monotonic() - started:.0f} s")
-        stamp.write_text(digest)
+        fetch_locked(lock, name)
+
+
+def fetch_locked(lock: Path, name: str) -> Path:
+    """Fetch the jars of one lock file, unless they are here; return their folder."""
+    folder = jars_folder() / name
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    stamp = share(Path(sys.prefix)) / f"{name.replace('/', '-')}.jars"
+    if stamp.exists() and stamp.read_text() == digest:
+        return folder
+    started = time.monotonic()
+    wanted = tomllib.loads(lock.read_text())["dependencies"]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor(16) as pool:
+        tasks = [pool.submit(fetch_jar, jar, folder) for jar in wanted]
+        for done, task in enumerate(as_completed(tasks), 1):
+            task.result()
+            if sys.stdout.isatty():
+                print(f"\rjars       {name}: {done} of {len(wanted)}", end="", flush=True)
+    if sys.stdout.isatty():
+        print("\r", end="")
+    size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    say(f"jars       {name}: {len(wanted)} jars, {size_mb:.0f} MB, SHA-256 as locked, in {time.monotonic() - started:.0f} s")
+    stamp.write_text(digest)
+    return folder
 
 
 def fetch_jar(jar: dict, folder: Path, tries: int = 3) -> None:
@@ -242,7 +248,7 @@ def fetch_jar(jar: dict, folder: Path, tries: int = 3) -> None:
 
 
 def write_locks(upgrade: bool) -> None:
-    """Follow environment.yml, the groups of pyproject.toml and compose/jars/*/jgo.toml with new lock files (`make lock`).
+    """Follow environment.yml, the groups of pyproject.toml and each jgo.toml with new lock files (`make lock`).
 
     Packages that are locked stay at their versions unless a bound or `upgrade` moves them.
     """
@@ -265,7 +271,7 @@ def write_locks(upgrade: bool) -> None:
         run_quietly([*compile_, main, "--no-annotate", "--constraint", both, wanted], "environment.yml could not be locked")
     run_quietly([*compile_, second, "--no-annotate", "--constraint", main, *further],
                 "the groups of pyproject.toml could not be locked")
-    for spec in sorted((ROOT / "compose" / "jars").rglob("jgo.toml")):
+    for spec in sorted([*(ROOT / "compose" / "jars").rglob("jgo.toml"), *(ROOT / "benchmarks").rglob("jgo.toml")]):
         with tempfile.TemporaryDirectory() as folder:
             run_quietly([sys.executable, "-m", "jgo", "--class-path-only", "--cache-dir", folder, "sync"],
                         f"{spec.relative_to(ROOT)} could not be resolved", cwd=spec.parent)

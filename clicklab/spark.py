@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TABLE = "lake.web.clickstream"
 MEMORY = "1g"  # of the one JVM that is driver and executor here
+# As for the servers: compiling less starts sooner, and two cores have little to spare.
+JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
 def settings() -> dict[str, str]:
@@ -21,8 +23,7 @@ def settings() -> dict[str, str]:
     return {
         "spark.master": "local[2]",
         "spark.driver.memory": MEMORY,
-        # As for the servers: compiling less starts sooner, and two cores have little to spare.
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

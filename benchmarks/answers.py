@@ -28,7 +28,10 @@ from clicklab import questions, servers, traffic
 HERE = Path(__file__).parent
 ENGINES = ("pandas", "polars", "duckdb", "spark")
 BASE = 100_000
-LARGE = 1_000_000  # above it Spark gets the memory that the others may have, and both of Java's compilers
+LARGE = 1_000_000
+# Above that, the memory that the others may have, and both of Java's compilers: the notebook's Spark is one for its own sizes,
+# and would do little but collect garbage.
+LARGE_SPARK = {"spark.driver.memory": "3g", "spark.driver.extraJavaOptions": "-XX:+UseSerialGC"}
 TIMEOUT_S = 1200
 # pandas takes about 2 GB a million clicks: where that is more than the machine has free, it is left out and said so.
 PANDAS_BYTES_A_ROW = 2000
@@ -65,9 +68,7 @@ def measure(engine: str, place: Path) -> dict[str, float]:
     if engine == "spark":
         from clicklab import spark
 
-        if int(place.parent.name) > LARGE:  # the notebook's Spark is one for its sizes, and would do little but collect garbage
-            spark.MEMORY, spark.JAVA_OPTIONS = "3g", "-XX:+UseSerialGC"
-        session = spark.session()
+        session = spark.session(LARGE_SPARK if int(place.parent.name) > LARGE else None)
         session.sql("select 1").collect()
     elif engine == "polars":
         import polars as pl

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 TABLE = "lake.web.clickstream"
 MEMORY = "1g"  # of the one JVM that is driver and executor here
-# As for the servers: compiling less starts sooner, and two cores have little to spare.
-JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
 def settings() -> dict[str, str]:
@@ -23,7 +21,8 @@ def settings() -> dict[str, str]:
     return {
         "spark.master": "local[2]",
         "spark.driver.memory": MEMORY,
-        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
+        # As for the servers: compiling less starts sooner, and two cores have little to spare.
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -50,11 +49,16 @@ def settings() -> dict[str, str]:
     }
 
 
-def session() -> SparkSession:
+def session(chosen: dict[str, str] | None = None) -> SparkSession:
     """A Spark of this process, or the one that it has already.
 
     Call it before anything that talks to HDFS: its JVM is started by a fork, and a fork of a process in which hdfs-native
     has its threads may hang.
+
+    Parameters
+    ----------
+    chosen : dict
+        Keys whose values are other ones than those of `settings`.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def session() -> SparkSession:
     os.environ |= {"JAVA_HOME": home, "SPARK_LOCAL_IP": "127.0.0.1", "HADOOP_USER_NAME": "clickstream",
                    "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     builder = SparkSession.builder.appName("clickstream")
-    for key, value in settings().items():
+    for key, value in (settings() | (chosen or {})).items():
         builder = builder.config(key, value)
     with _quiet_start():
         found = builder.getOrCreate()

@@ -100,7 +100,7 @@ def test_the_blog_is_accessible_to_those_who_cannot_see_or_point(course_run, sch
     site = servers.build_folder() / "site"
     with blog.browser() as chromium:
         context = chromium.new_context(color_scheme=scheme)
-        context.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})")  # these are no readers
+        context.add_init_script(blog.NO_READER)
         page = context.new_page()
         for folder in sorted(path.parent for path in site.rglob("index.html") if (path.relative_to(site).parts[0] == "ko") == bool(part)):
             assert page.goto(f"{servers.url('blog')}/{folder.relative_to(site).as_posix()}/").ok

@@ -1,4 +1,4 @@
-"""Measure the collector's local door at constant rates, the broker's acknowledgment included, beside two peers.
+"""Measure the collector's local door at constant rates, the broker's acknowledgment included, beside peers.
 
     python benchmarks/ingest.py --per-s 200 --per-s 1000 --door camel --door kafka-confluent --batch 1 --batch 20
 
@@ -6,9 +6,10 @@ The loop is open: each request has its moment on the clock, and its latency coun
 not slow the questions, and what waits behind it is measured too. It counts, too: as many records in the topic as clicks were
 acknowledged. Writes to topics of its own, which it deletes; your clicks and the ledger are left alone.
 
-The peers do less than our door: they check nothing but the JSON, add no field, and write no key and no header. Apache Camel
-(benchmarks/peers/camel) answers when the broker has every click, as ours does; its jars are fetched at the first run.
-Telegraf (benchmarks/peers/telegraf) answers before it writes; it is built from source when `go` is on this machine.
+The peers (benchmarks/peers) do less than our door. Apache Camel answers when the broker has every click, as ours does: `camel`
+checks nothing but the JSON, adds no field, and writes no key and no header; `camel-checks` holds each click against the
+contract's schema, and writes our key and header. Its jars are fetched at the first run. Telegraf answers before it writes; it
+is built from source when `go` is on this machine. `bare` is the least that a door in Python can do: the limit for ours.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from typing import Annotated
 import psutil
 import results
 import typer
+from clickstream_ingest import events
 
-from clicklab import bootstrap, servers, topics, traffic
+from clicklab import Trouble, bootstrap, servers, topics, traffic
 
 TOPIC = "bench-ingest"  # with "-" and the door's name
 WARM_UP = 3000  # requests: Java compiles what it has run some thousand times
@@ -46,8 +48,8 @@ TELEGRAF = "github.com/influxdata/telegraf/cmd/telegraf@v1.37.2"
 TELEGRAF_PLUGINS = "custom,inputs.http_listener_v2,outputs.kafka,parsers.json_v2,serializers.json"
 
 
-class LeftOut(Exception):
-    """A door cannot be measured here; the text says why."""
+class LeftOut(Trouble):
+    """A door cannot be measured here; the text says why. No wait for it goes on."""
 
 
 @dataclass
@@ -108,19 +110,34 @@ def topic(door: str) -> str:
 
 def ours(port: int) -> list[str]:
     """Give the command that starts our door; the sink is in its environment."""
-    return [sys.executable, "-m", "uvicorn", "dev_server:app", "--app-dir", str(LAMBDA_SRC), "--host", "127.0.0.1", "--port", str(port),
+    return uvicorn(port, "dev_server:app", LAMBDA_SRC)
+
+
+def bare(port: int) -> list[str]:
+    return [*uvicorn(port, "bare:app", PEERS), "--lifespan", "off"]
+
+
+def uvicorn(port: int, app: str, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder), "--host", "127.0.0.1", "--port", str(port),
             "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "600"]  # fmt: skip
 
 
-def camel(port: int) -> list[str]:
+def camel(port: int, route: str = "forward") -> list[str]:
     try:
         jars = bootstrap.fetch_locked(PEERS / "camel" / "jgo.lock.toml", "camel")
     except SystemExit as error:
         raise LeftOut(str(error)) from error
     log = "-Dorg.slf4j.simpleLogger"
     return [bootstrap.java(), "-Xmx256m", f"{log}.defaultLogLevel=warn", f"{log}.log.org.apache.kafka=error",
-            f"-Dcamel.main.routes-include-pattern=file:{PEERS / 'camel' / 'routes.xml'}", "-cp", f"{jars}/*",
+            f"-Dcamel.main.routes-include-pattern=file:{PEERS / 'camel' / f'{route}.xml'}", "-cp", f"{jars}/*",
             "org.apache.camel.main.Main"]  # fmt: skip
+
+
+def checking_camel(port: int) -> list[str]:
+    schema = servers.state_folder() / "click.schema.json"
+    schema.write_text(json.dumps(events.json_schema()))
+    program, *arguments = camel(port, "check")
+    return [program, f"-Dschema={schema}", *arguments]
 
 
 def telegraf(port: int) -> list[str]:
@@ -142,7 +159,8 @@ def telegraf(port: int) -> list[str]:
 
 
 DOORS: dict[str, Callable[[int], list[str]]] = {
-    "camel": camel, "telegraf": telegraf, "kafka": ours, "kafka-confluent": ours, "log": ours,
+    "camel": camel, "camel-checks": checking_camel, "telegraf": telegraf, "bare": bare,
+    "kafka": ours, "kafka-confluent": ours, "log": ours,
 }  # fmt: skip
 NOT_ACKNOWLEDGED = ("telegraf", "log")
 
@@ -198,11 +216,11 @@ async def measure(door: Door, batch: int, per_s: int, seconds: int) -> Measured:
 def main(
     per_s: Annotated[list[int], typer.Option(help="requests a second; give it several times for several rows")] = [200, 1000],  # noqa: B006
     batch: Annotated[list[int], typer.Option(help="clicks in a request, 1 to 20")] = [1, 20],  # noqa: B006
-    door: Annotated[list[str], typer.Option(help=", ".join(DOORS))] = ["camel", "telegraf", "kafka", "kafka-confluent"],  # noqa: B006
+    door: Annotated[list[str], typer.Option(help=", ".join(DOORS))] = ["camel", "camel-checks", "telegraf", "bare", "kafka", "kafka-confluent"],  # noqa: B006
     seconds: Annotated[int, typer.Option(help="how long each row takes")] = 8,
     rounds: int = 3,
 ) -> None:
-    """Measure the collector's local door at constant rates, the broker's acknowledgment included, beside two peers."""
+    """Measure the collector's local door at constant rates, the broker's acknowledgment included, beside peers."""
     servers.need("kafka")
     admin = topics.admin()
     left = [name for name in admin.list_topics() if name.startswith(TOPIC)]  # from a run that was stopped in the middle

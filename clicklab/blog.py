@@ -124,7 +124,7 @@ def _post(notebook: course.Notebook, day: date, executed: Path | None, run: dict
     body = f"{body.strip()}\n\n{_stamp(run, notebook.number, language)}"
     front_matter = {
         "title": notebook.title_ko if language == "ko" else notebook.title,
-        "description": _plain(body.split("\n\n")[0]),
+        "description": _up_to_minutes(_plain(body.split("\n\n")[0])),
         "date": f"{day} 09:00:00 +0900",
         "categories": ["Data engineering", "Clickstream"],
         "tags": ["clickstream", "kafka", "hdfs"],
@@ -139,6 +139,12 @@ def _post(notebook: course.Notebook, day: date, executed: Path | None, run: dict
 def _plain(markdown: str) -> str:
     """Take links and emphasis out of a line of Markdown."""
     return re.sub(r"[*`]+|\[|\]\([^)]*\)", "", " ".join(markdown.split()))
+
+
+def _up_to_minutes(text: str) -> str:
+    """What a notebook leads to and how long it takes; what it leaves running is of no use on a card."""
+    found = re.match(r".*?\d+(?: minutes|분)\.", text)
+    return found[0] if found else text
 
 
 def liquid_raw(text: str) -> str:

@@ -44,7 +44,7 @@ def test_notebooks_become_posts_that_show_liquid_as_it_is(tmp_path):
     executed.mkdir()
     (executed / "run.json").write_text("{}")
     cells = [
-        new_markdown_cell(f"# Put every click into Kafka\nA [link](https://example.com) and *one* `word`.\n\n{LIQUID}"),
+        new_markdown_cell(f"# Put every click into Kafka\nA [link](https://example.com) and *one* `word`. 5 minutes. Left running: nothing.\n\n{LIQUID}"),
         new_code_cell('url = "{{ ingest_url }}"\n# {% if x %}'),
         new_markdown_cell("<details><summary>Solution</summary>\n\n```python\nanswer = 42\n```\n\nin *words*\n</details>"),
     ]
@@ -54,7 +54,7 @@ def test_notebooks_become_posts_that_show_liquid_as_it_is(tmp_path):
     post = destination / "source" / "_posts" / "2026-01-04-03-put-every-click-into-kafka.md"
     front_matter = yaml.safe_load(post.read_text(encoding="utf-8").split("---\n")[1])
     assert front_matter["title"] == "Put every click into Kafka"
-    assert front_matter["description"] == "A link and one word."
+    assert front_matter["description"] == "A link and one word. 5 minutes."
     assert {"date", "categories", "tags"} <= set(front_matter)
     page = (site / "posts" / "03-put-every-click-into-kafka" / "index.html").read_text(encoding="utf-8")
     shown = unescape(re.sub(r"<[^>]+>", "", page))

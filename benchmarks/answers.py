@@ -55,7 +55,7 @@ def simulated() -> pa.Table:
     sent, _ = traffic.simulate(28, 9000, seed=1)
     made = pa.Table.from_pylist([{"_kafka_partition": number % 3, "_kafka_offset": number}
                                  | {name: getattr(click, name) for name in questions.COLUMNS if hasattr(click, name)}
-                                 for number, click in enumerate(traffic._click_of(one, "bench") for one in sent[:BASE])])
+                                 for number, click in enumerate(traffic.click_of(one, "bench") for one in sent[:BASE])])
     for name in ("timestamp", "received_at", "corrected_at"):
         made = made.set_column(made.schema.get_field_index(name), name, made[name].cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")))
     return made

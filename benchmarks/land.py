@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +34,12 @@ SINKS = {"as configured": False, PLACES: True}
 
 def fill(clicks: int) -> int:
     """Put clicks of this hour into the topic, with ids of their own; returns their bytes."""
-    maker, now_ms = traffic._Maker(1, traffic.HABITS), time.time_ns() // 1_000_000
-    sent = [traffic._click_of(one, "bench") for one in traffic.simulate(7, 2000, seed=1)[0]]
+    now_ms = time.time_ns() // 1_000_000
+    sent = [traffic.click_of(one, "bench") for one in traffic.simulate(7, 2000, seed=1)[0]]
     producer = Producer({"bootstrap.servers": servers.address("kafka"), "acks": "all", "linger.ms": "20"})
     size = 0
     for number in range(clicks):
-        click = replace(sent[number % len(sent)], event_id=maker.id(), page_view_id=maker.id(), received_at=now_ms)
+        click = replace(sent[number % len(sent)], event_id=str(uuid.uuid4()), page_view_id=str(uuid.uuid4()), received_at=now_ms)
         value = events.encode(click)
         size += len(value)
         while producer.poll(0) or len(producer) > 50_000:

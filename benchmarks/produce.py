@@ -56,7 +56,7 @@ def fresh_topic(name: str) -> None:
 def clicks_file(clicks: int, path: Path) -> None:
     """Write clicks as they stand in the topic, one a line."""
     sent, _ = traffic.simulate(28, 9000, seed=1)
-    lines = [events.encode(traffic._click_of(one, "bench")) for one in sent[:clicks]]
+    lines = [events.encode(traffic.click_of(one, "bench")) for one in sent[:clicks]]
     path.write_bytes(b"\n".join(lines[number % len(lines)] for number in range(clicks)))
 
 

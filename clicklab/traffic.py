@@ -481,7 +481,7 @@ def history(days: int, visits: int, seed: int, run: str, habits: Habits = HABITS
     producer = KafkaProducer(bootstrap_servers=servers.address("kafka"), acks="all", linger_ms=5)
     try:
         for part in _slices(sent):
-            clicks = [_click_of(one, run) for one in part]
+            clicks = [click_of(one, run) for one in part]
             _deliver(producer, clicks, run)
             servers.wait_for(f"history to {datetime.fromtimestamp(part[-1].received_at / 1000, UTC):%Y-%m-%d %H:%M} UTC",
                              _to_land(clicks), ledger.default_timeout_s(), next="make status")
@@ -505,7 +505,8 @@ def _slices(sent: list[Sent]) -> Iterator[list[Sent]]:
         yield part
 
 
-def _click_of(sent: Sent, run: str) -> events.Click:
+def click_of(sent: Sent, run: str) -> events.Click:
+    """What the collector would have made of it at the simulated moment."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=sent.received_at)
     return events.normalize(sent.event, at, request_id=run, collector="replay", user_agent=sent.user_agent)
 

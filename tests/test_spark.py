@@ -32,7 +32,7 @@ def clicks() -> pa.Table:
     """Two days of readers as rows of the table."""
     sent, _ = traffic.simulate(2, 200, seed=3)
     rows = [{"_kafka_partition": 0, "_kafka_offset": n} | {name: getattr(click, name) for name in questions.COLUMNS if hasattr(click, name)}
-            for n, click in enumerate(traffic._click_of(one, "test") for one in sent)]
+            for n, click in enumerate(traffic.click_of(one, "test") for one in sent)]
     made = pa.Table.from_pylist(rows)
     for name in ("timestamp", "received_at", "corrected_at"):
         made = made.set_column(made.schema.get_field_index(name), name, made[name].cast(pa.timestamp("ms", tz="UTC")))

@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 def week() -> tuple[pd.DataFrame, traffic.Truth]:
     """A week of readers as the table would hold it: what is sent, received_at, is_bot."""
     sent, truth = traffic.simulate(7, 1500, seed=7)
-    rows = [as_row(traffic._click_of(one, "test")) for one in sent]
+    rows = [as_row(traffic.click_of(one, "test")) for one in sent]
     return pd.DataFrame(rows), truth
 
 

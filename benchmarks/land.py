@@ -26,6 +26,7 @@ from produce import fresh_topic, kafka_tool
 from clicklab import connect, hdfs, landed, servers, topics, traffic
 
 NAME, TOPIC, CONTROL = "bench-sink", "bench-land", "bench-land-control"
+TABLE = f"{hdfs.WAREHOUSE}/web/bench"
 TOOL = "Kafka's tool"
 PLACES = "without offset columns"
 # How the course's configuration is changed: not at all but for the names, and without the places that prove "each once".
@@ -57,7 +58,7 @@ def remove() -> None:
         if name.startswith(NAME):
             requests.delete(f"{place}/{name}", timeout=30)
             servers.wait_for(f"the end of {name}", lambda name=name: "it is still there" if connect.tasks(name) else "", 60, quiet=True)
-    hdfs.client().delete(hdfs.TABLE, True)
+    hdfs.client().delete(TABLE, True)
 
 
 def is_assigned(sink: str) -> bool:
@@ -85,7 +86,7 @@ def land(clicks: int, interval_ms: int, is_bare: bool) -> dict[str, float]:
     started_ms = time.time() * 1000
 
     def rows() -> dict[int, int]:
-        found = landed.table()
+        found = landed.table(TABLE)
         return {snapshot.timestamp_ms: int(snapshot.summary["total-records"]) for snapshot in found.snapshots()} if found else {}
 
     servers.wait_for("landing", lambda: "" if (there := max(rows().values(), default=0)) >= clicks else f"{there:,} clicks", 600)
@@ -102,7 +103,6 @@ def land(clicks: int, interval_ms: int, is_bare: bool) -> dict[str, float]:
 def main(clicks: Annotated[int, typer.Option(help="how many wait in the topic")] = 1_000_000, rounds: int = 3,
          interval_ms: Annotated[int, typer.Option(help="ms between two commits")] = 5000) -> None:
     servers.need("kafka", "namenode", "datanode", "connect")
-    hdfs.TABLE = f"{hdfs.WAREHOUSE}/web/bench"
     fresh_topic(TOPIC)
     size, rows = fill(clicks), []
     try:

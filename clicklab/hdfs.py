@@ -30,18 +30,18 @@ def files(folder: str = TABLE) -> list[tuple[str, int]]:
         return []
 
 
-def version() -> int:
-    """Number of the table's newest metadata file; 0 before the sink's first commit makes the table."""
+def version(table: str = TABLE) -> int:
+    """Number of a table's newest metadata file; 0 before the sink's first commit makes the table."""
     hdfs = client()
     try:
-        with hdfs.read(f"{TABLE}/metadata/version-hint.text") as hint:
+        with hdfs.read(f"{table}/metadata/version-hint.text") as hint:
             newest = int(hint.read())
     except FileNotFoundError:
         # Absent for a moment at each commit, and after a kill in that moment. Old metadata files are removed in time.
-        there = (re.search(r"/v(\d+)\.metadata\.json$", path) for path, _ in files(f"{TABLE}/metadata"))
+        there = (re.search(r"/v(\d+)\.metadata\.json$", path) for path, _ in files(f"{table}/metadata"))
         newest = max((int(found[1]) for found in there if found), default=0)
     # The hint is written after the commit, so it can be behind.
-    while _exists(hdfs, f"{TABLE}/metadata/v{newest + 1}.metadata.json"):
+    while _exists(hdfs, f"{table}/metadata/v{newest + 1}.metadata.json"):
         newest += 1
     return newest
 

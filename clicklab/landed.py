@@ -33,16 +33,16 @@ def filesystem() -> HdfsFileSystem:
     return HdfsFileSystem(host=host, port=int(port))
 
 
-def table() -> StaticTable | None:
-    """The table at its newest snapshot; None while there is none.
+def table(place: str = hdfs.TABLE) -> StaticTable | None:
+    """The table (by default the clicks') at its newest snapshot; None while there is none.
 
     `.inspect.snapshots()` and `.inspect.files()` list what it is made of.
     """
-    newest = hdfs.version()
+    newest = hdfs.version(place)
     if not newest:
         return None
     properties = {"py-io-impl": f"{HdfsFileIO.__module__}.{HdfsFileIO.__name__}"}
-    metadata = f"hdfs://{servers.address('namenode')}{hdfs.TABLE}/metadata/v{newest}.metadata.json"
+    metadata = f"hdfs://{servers.address('namenode')}{place}/metadata/v{newest}.metadata.json"
     found = StaticTable.from_metadata(metadata, properties=properties)
     return found if found.current_snapshot() else None
 

@@ -33,6 +33,7 @@ import psutil
 import results
 import typer
 from clickstream_ingest import events
+from produce import fresh_topics
 
 from clicklab import Trouble, bootstrap, servers, topics, traffic
 
@@ -222,12 +223,7 @@ def main(
 ) -> None:
     """Measure the collector's local door at constant rates, the broker's acknowledgment included, beside peers."""
     servers.need("kafka")
-    admin = topics.admin()
-    left = [name for name in admin.list_topics() if name.startswith(TOPIC)]  # from a run that was stopped in the middle
-    if left:
-        admin.delete_topics(left)
-        servers.wait_for("deleting", lambda: "still listed" if {*left} & {*admin.list_topics()} else "", 30)
-    admin.create_topics({topic(name): {"num_partitions": 3, "replication_factor": 1} for name in door}, wait_for_metadata=True)
+    fresh_topics(TOPIC, *map(topic, door))
     answered_200, rows, left_out = Counter(), [], {}
     try:
         # In turns, so that a busy minute does not meet one door only.
@@ -264,8 +260,7 @@ def main(
                       {"answered 200": ".1%", "clicks/s": ",.0f", "p50 ms": ".1f", "p99 ms": ".1f", "longest ms": ".1f",
                        "clicks per CPU-second": ",.0f"}, ("clicks per CPU-second", "door", "camel"), " ".join(told))  # fmt: skip
     finally:
-        admin.delete_topics([topic(name) for name in door])
-        admin.close()
+        topics.admin().delete_topics([*map(topic, door)])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import typer
 from clickstream_ingest import events
 from confluent_kafka import Producer
 from msgspec.structs import replace
-from produce import fresh_topic, kafka_tool
+from produce import fresh_topics, kafka_tool
 
 from clicklab import connect, hdfs, landed, servers, topics, traffic
 
@@ -74,7 +74,7 @@ def is_assigned(sink: str) -> bool:
 def land(clicks: int, interval_ms: int, is_bare: bool) -> dict[str, float]:
     """Register the sink and wait until all have landed: clicks a second, and the worker's peak memory."""
     remove()
-    fresh_topic(CONTROL)
+    fresh_topics(CONTROL)
     sink = f"{NAME}-{time.time_ns()}"  # one of the same name would go on where the last one stopped
     chosen = connect.config(interval_ms) | {"topics": TOPIC, "iceberg.control.topic": CONTROL, "iceberg.tables": "web.bench"}
     chosen = {key: value for key, value in chosen.items() if not (is_bare and key.startswith("transforms"))}
@@ -103,7 +103,7 @@ def land(clicks: int, interval_ms: int, is_bare: bool) -> dict[str, float]:
 def main(clicks: Annotated[int, typer.Option(help="how many wait in the topic")] = 1_000_000, rounds: int = 3,
          interval_ms: Annotated[int, typer.Option(help="ms between two commits")] = 5000) -> None:
     servers.need("kafka", "namenode", "datanode", "connect")
-    fresh_topic(TOPIC)
+    fresh_topics(TOPIC)
     size, rows = fill(clicks), []
     try:
         for round_ in range(rounds):

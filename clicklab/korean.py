@@ -1,18 +1,25 @@
 """The notebooks' prose in Korean: `notebooks/ko/`, a file a notebook, each piece under the hash of the English cell it translates.
 
 A cell that is edited has another hash, so its translation is reported as out of date instead of telling the old lesson.
+What the exercises' checkers say is in `notebooks/ko/exercises.toml`, under the English itself: `words` looks it up.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
+import os
 import re
+import string
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from clicklab import course
+from clicklab import course, servers
 
 FOLDER = course.NOTEBOOKS / "ko"
+MESSAGES = FOLDER / "exercises.toml"
 MARKER = re.compile(r"^<!-- cell ([0-9a-f]{10}) -->\n", re.MULTILINE)
 
 
@@ -39,6 +46,42 @@ def prose(cells: list[Any]) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown" and cell.get("id") != course.NEIGHBORS]
 
 
+def words(english: str, *values: object) -> str:
+    """A message of the exercises with its values, as str.format puts them in; in Korean with SITE_LANG=ko, if it is translated."""
+    korean = os.environ.get("EXERCISES_LANG", servers.setting("SITE_LANG")) == "ko"
+    text = messages().get(english, english) if korean else english
+    return text.format(*values) if values else text
+
+
+@functools.cache
+def messages() -> dict[str, str]:
+    """English → Korean of what the checkers say; empty when there is no file."""
+    return tomllib.loads(MESSAGES.read_text(encoding="utf-8")) if MESSAGES.exists() else {}
+
+
+def said_in_english() -> set[str]:
+    """The messages that clicklab/exercises.py gives to `words`."""
+    calls = ast.walk(ast.parse(Path(__file__).with_name("exercises.py").read_text(encoding="utf-8")))
+    return {node.args[0].value for node in calls if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "words"}
+
+
+def fields(message: str) -> list[str]:
+    """What a message shows of its values and how, in the values' order: `{1:,} of {0}` gives the same as `{} in {:,}`."""
+    found = [(name, form, conversion) for _, name, form, conversion in string.Formatter().parse(message) if name is not None]
+    return [f"{name or number}!{conversion}:{form}" for number, (name, form, conversion) in
+            sorted(enumerate(found), key=lambda one: int(one[1][0] or one[0]))]
+
+
+def report_messages() -> list[str]:
+    """A line for each message of a checker that is missing or out of date, or whose Korean shows other values."""
+    english, korean = said_in_english(), messages()
+    lines = [f"{MESSAGES.name}: not translated: {text!r}" for text in sorted(english - korean.keys())]
+    lines += [f"{MESSAGES.name}: out of date: {text!r}, which no checker says" for text in korean if text not in english]
+    # Without values nothing is put in, and braces are braces.
+    return lines + [f"{MESSAGES.name}: other values than in {text!r}" for text, other in korean.items()
+                    if "{%" not in text and fields(text) != fields(other)]
+
+
 def report() -> list[str]:
     """A line for each piece that is missing, out of date or out of order; empty when the Korean course is complete."""
     lines = []
@@ -51,13 +94,18 @@ def report() -> list[str]:
         if not found and list(korean) != list(dict.fromkeys(wanted)):
             found.append(f"{file_of(notebook).name}: its pieces are in another order than the notebook's cells")
         lines += found
-    return lines
+    return lines + report_messages()
 
 
 def translate(notebook: course.Notebook, content: Any) -> Any:
     """Put the Korean in place of the English in a notebook (nbformat's, executed or not); what has none stays English."""
     korean = pieces(notebook)
     for cell in content.cells:
+        for output in cell.get("outputs", []):
+            # An executed notebook's exercises are untouched, and all that they print is a hint.
+            untouched, yet, hint = output.get("text", "").partition("Not answered yet. ")
+            if yet and not untouched:
+                output.text = messages().get("Not answered yet. {}", yet + "{}").format(messages().get(hint.strip(), hint.strip())) + "\n"
         if cell.cell_type != "markdown":
             continue
         if cell.get("id") == course.NEIGHBORS:

@@ -8,7 +8,7 @@ from collections import Counter
 import nbformat
 import pytest
 
-from clicklab import course, korean
+from clicklab import course, exercises, korean
 
 TRANSLATED = [notebook for notebook in course.manifest() if korean.file_of(notebook).exists()]
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -48,6 +48,35 @@ def test_no_translation_tells_an_old_lesson_or_another_order():
 
 def test_the_korean_course_is_complete():
     assert korean.report() == []
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    (lambda known: known.pop("Right. {}"), "not translated: 'Right. {}'"),
+    (lambda known: known.update({"Wrong.": "틀리다."}), "out of date: 'Wrong.'"),
+    (lambda known: known.update({"Right. {}": "맞다."}), "other values than in 'Right. {}'"),
+], ids=("missing", "old", "values"))
+def test_a_message_of_a_checker_without_its_korean_is_named(change, told, monkeypatch):
+    known = dict(korean.messages())
+    change(known)
+    monkeypatch.setattr(korean, "messages", lambda: known)
+    assert [line for line in korean.report() if told in line] == korean.report() != []
+
+
+def test_a_checker_speaks_korean_in_the_korean_lab_and_english_where_the_korean_is_missing(monkeypatch, capsys):
+    monkeypatch.delenv("EXERCISES_LANG", raising=False)
+    monkeypatch.setenv("SITE_LANG", "ko")
+    exercises.gaps(1.5, [])
+    assert capsys.readouterr().out.startswith("아직 아니다: 함수가 TypeError 오류로 멈춘다: ")
+    monkeypatch.setattr(korean, "messages", dict)
+    exercises.gaps(1.5, [])
+    assert capsys.readouterr().out.startswith("Not yet: your function stops with TypeError: ")
+
+
+def test_the_hint_of_an_untouched_exercise_is_korean_on_the_korean_page():
+    hint = "Post one and the same click two times, then set event_id to its id."
+    cell = nbformat.v4.new_code_cell("...", outputs=[nbformat.v4.new_output("stream", text=f"Not answered yet. {hint}\n")])
+    korean.translate(course.manifest()[2], nbformat.v4.new_notebook(cells=[cell]))
+    assert cell.outputs[0].text == f"아직 답하지 않았다. {korean.messages()[hint]}\n"
 
 
 @pytest.fixture

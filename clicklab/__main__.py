@@ -108,11 +108,11 @@ def lab_folder() -> None:
 
 @app.command()
 def korean() -> None:
-    """Name what notebooks/ko/ lacks of the course's prose, and what is out of date; exit 1 when there is something."""
+    """Name what notebooks/ko/ lacks of the course's prose and the checkers' messages, and what is out of date; exit 1 when there is something."""
     from clicklab import korean
 
     lines = korean.report()
-    print("\n".join(lines) or "every piece of prose is there in Korean, and none is out of date")
+    print("\n".join(lines) or "every piece of prose and every message is there in Korean, and none is out of date")
     sys.exit(1 if lines else 0)
 
 

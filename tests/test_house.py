@@ -236,6 +236,12 @@ def test_no_cell_of_code_is_longer_than_a_screen(notebook):
         assert len([line for line in source.splitlines() if line.strip()]) <= 24, source
 
 
+def test_no_line_of_code_is_wider_than_a_page(notebook):
+    # Beyond that, JupyterLab and the blog's posts hide what a line ends in.
+    for cell in cells(notebook, "code"):
+        assert not [line for line in "".join(cell["source"]).splitlines() if len(line) > 120], cell["id"]
+
+
 def test_each_notebook_has_exercises_with_a_hidden_solution_and_a_wrong_answer_to_try(notebook):
     entry = next(entry for entry in course.manifest() if entry.path == notebook)
     found = exercises(entry)

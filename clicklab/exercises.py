@@ -848,7 +848,7 @@ def note_of_the_sink(newest_of_sink: Any) -> None:
         if reason:
             return _say(None, hint, reason, "")
     _say(made, hint, None, words("Snapshot {} says how far the sink had read, and compaction's own does not: with that one alone the "
-                                 "sink would write rows a second time.", made))
+                                 "sink can write rows a second time.", made))
 
 
 # --- 08 ------------------------------------------------------------------------------------------------------------------

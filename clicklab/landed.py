@@ -87,7 +87,8 @@ def rows(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pa.Table:
 def clicks(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pd.DataFrame:
     """The landed clicks as a DataFrame: the first row of each event_id, in the order they were received.
 
-    A click that was sent again after a 503 may be in the topic twice; it is one click.
+    A click that was sent again after a 503 may be in the topic twice; it is one click. With `since_ms` the first row from then
+    on counts, so a click sent again across that moment is there by its second row.
 
     Parameters
     ----------

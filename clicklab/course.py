@@ -227,7 +227,7 @@ def hop_counts(started_at: int) -> dict[str, dict[str, int]]:
         return {}
     since = min(run.since_ms for run in recent)
     in_topic = {s.event_id for s in topics.sightings(since)}
-    in_table = {s.event_id for s in landed.sightings(since)} if servers.usable("datanode") else set()
+    in_table = landed.event_ids(since) if servers.usable("datanode") else set()
     counts: dict[str, dict[str, int]] = {}
     told: set[str] = set()
     # The notebooks' runs first: what they adopted from the dev server's is theirs, and counted once.

@@ -141,6 +141,11 @@ def sightings(since_ms: int = 0) -> list[Sighting]:
             for row in plain(rows(read, since_ms))]
 
 
+def event_ids(since_ms: int = 0) -> set[str]:
+    """The ids of all landed rows, where contents do not matter; empty while there is no table."""
+    return set(rows(["event_id"], since_ms)["event_id"].to_pylist()) if table() else set()
+
+
 def plain(data: pa.Table) -> list[dict]:
     """Rows as the topic spells them: instants as ms since 1970 UTC, so that both sides compare."""
     for number, field in enumerate(data.schema):

@@ -325,7 +325,7 @@ def table(names: Iterable[str] | None = None) -> pd.DataFrame:
 
     chosen = [open_run(name) for name in names] if names else runs()
     in_topic = {s.event_id for s in topics.sightings()}
-    in_table = {s.event_id for s in landed.sightings()} if servers.usable("datanode") else set()
+    in_table = landed.event_ids() if servers.usable("datanode") else set()
     return pd.DataFrame([{
         "run": run.name, "posted": len(run.posted), "acknowledged": len(run.acknowledged), "refused": len(run.refused),
         "unknown": len(run.unknown), "in topic": len(in_topic & set(run.posted)), "landed": len(in_table & set(run.posted)),

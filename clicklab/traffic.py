@@ -542,7 +542,7 @@ def _to_land(clicks: list[events.Click]) -> Callable[[], str]:
         found = landed.table()
         newest = found.current_snapshot() if found else None
         if newest and newest.snapshot_id != looked_at:
-            missing = wanted.difference(landed.rows(["event_id"], since_ms=since_ms)["event_id"].to_pylist())
+            missing = wanted - landed.event_ids(since_ms)
             looked_at, said = newest.snapshot_id, f"{len(missing):,} events to land" if missing else ""
         return said
 

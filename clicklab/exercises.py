@@ -847,8 +847,8 @@ def note_of_the_sink(newest_of_sink: Any) -> None:
             reason = words("of {} you return {}; return the snapshot_id of one that holds the note.", what, _short(made))
         if reason:
             return _say(None, hint, reason, "")
-    _say(made, hint, None, words("Snapshot {} says how far the sink had read, and compaction's own does not: with that one alone the "
-                                 "sink can write rows a second time.", made))
+    _say(made, hint, None, words("Snapshot {} says how far the sink had read, and compaction's own does not: with that one alone a "
+                                 "sink killed right after a commit can commit its last files again.", made))
 
 
 # --- 08 ------------------------------------------------------------------------------------------------------------------

@@ -222,8 +222,8 @@ def _say_what_kafka_holds(session: str, records: list) -> None:
 def expire(keep: int = KEPT_SNAPSHOTS) -> None:
     """Let go of old snapshots, the files only they name, and old metadata files.
 
-    The newest `keep` stay, and every one back to the newest that carries the sink's offsets: without those the sink would
-    begin its control topic again, and rows would double.
+    The newest `keep` stay, and every one back to the newest that carries the sink's offsets: without those a sink
+    that was killed between a commit and its group's offset would commit its last files again: rows twice, or files that are gone.
 
     Parameters
     ----------
@@ -566,7 +566,7 @@ class _Swap(_SnapshotProducer["_Swap"]):
                 self.append_data_file(new)
 
     def _summary(self, snapshot_properties: dict[str, str] | None = None) -> Summary:
-        # The sink starts behind these. Copied from the parent of this very try: older ones would land clicks again.
+        # The sink skips what lies before these. Copied from the parent of this very try: older ones could land clicks again.
         summary = super()._summary({**(snapshot_properties or {}), **sink_offsets(self._transaction._table)})
         return Summary(self._meant, **summary.additional_properties)
 

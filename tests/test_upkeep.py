@@ -18,6 +18,7 @@ import requests
 from clickstream_ingest import events
 from conftest import run_clicklab
 from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 from pyiceberg.manifest import ManifestFile
 
 from clicklab import Trouble, collector, connect, hdfs, landed, ledger, servers, topics, traffic, upkeep
@@ -182,6 +183,17 @@ def test_sweep_takes_what_killed_programs_left_and_never_what_the_sink_announced
     ledger.check("the table", run, landed.sightings)
     ledger.audit()
     client.delete(young)
+
+
+def test_the_broker_keeps_the_sinks_offsets_as_long_as_the_clicks(pipeline):
+    # By default an empty group's offsets go after 7 days, and the sink would land a topic that is kept forever a second time.
+    client = topics.admin()
+    try:
+        broker, clicks = (client.describe_configs([ConfigResource(kind, name)], config_filter="all")[kind.name.lower()][name] for kind, name in (
+            (ConfigResourceType.BROKER, "1"), (ConfigResourceType.TOPIC, topics.CLICKS)))
+    finally:
+        client.close()
+    assert clicks["retention.ms"]["value"] == "-1" and int(broker["offsets.retention.minutes"]["value"]) == 2**31 - 1
 
 
 def test_commands_refuse_what_cannot_be_meant():

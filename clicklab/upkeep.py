@@ -113,7 +113,11 @@ def _wait_until_landed(ends: dict[int, int]) -> None:
 
     def uncommitted() -> str:
         found = landed.table()
-        return "" if written < _committed(found) else f"files written and not committed: {len(_uncommitted(found)):,} announcements"
+        if written < _committed(found):
+            return ""
+        if found and not sink_offsets(found):
+            return "no snapshot says any more what the sink committed, another program's expire let go of it: post a click, its commit says it again"
+        return f"files written and not committed: {len(_uncommitted(found)):,} announcements"
 
     servers.wait_for("the table to take what the sink wrote", uncommitted, timeout_s, next=next)
 

@@ -79,6 +79,10 @@ def rows(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pa.Table:
     if found is None:
         raise Trouble("Nothing has landed yet.", "the sink has not committed a snapshot",
                       "run notebook 04, which registers the sink, or wait for one commit interval")
+    return _read(found, columns, since_ms)
+
+
+def _read(found: StaticTable, columns: Iterable[str], since_ms: int) -> pa.Table:
     since = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat()
     return found.scan(row_filter=GreaterThanOrEqual("received_at", since) if since_ms else AlwaysTrue(),
                       selected_fields=tuple(columns)).to_arrow()
@@ -138,12 +142,13 @@ def sightings(since_ms: int = 0) -> list[Sighting]:
     present = set(found.schema().column_names)
     read = [name for name in (*sorted(events.FROM_CLIENT), *PLACE[1:]) if name in present]
     return [Sighting(row["event_id"], row["_kafka_partition"], row["_kafka_offset"], events.fingerprint(row))
-            for row in plain(rows(read, since_ms))]
+            for row in plain(_read(found, read, since_ms))]
 
 
 def event_ids(since_ms: int = 0) -> set[str]:
     """The ids of all landed rows, where contents do not matter; empty while there is no table."""
-    return set(rows(["event_id"], since_ms)["event_id"].to_pylist()) if table() else set()
+    found = table()
+    return set(_read(found, ["event_id"], since_ms)["event_id"].to_pylist()) if found else set()
 
 
 def plain(data: pa.Table) -> list[dict]:

@@ -113,7 +113,7 @@ def question_to_connect(is_usable: Any) -> None:
             if reason:
                 reason = words("{} at {}. It has to say True or False there too.", reason.split(":")[0], what)
             elif not isinstance(made, bool):
-                reason = words("it returns {} for {}; return True or False.", words("nothing") if made is ... else repr(made), what)
+                reason = words("it returns {} for {}; return True or False.", _short(made), what)
             elif made != truth:
                 reason = words("it says {} of {}. Compare the status with 200.", made, what)
             if reason:
@@ -202,7 +202,7 @@ def gaps(lost: Any, arrived: list[dict]) -> None:
         if made is ... and given is arrived:
             break
         if not reason and type(made) is not int:
-            reason = words("it returns {} for {}; return a whole number.", words("nothing") if made is ... else repr(made), what)
+            reason = words("it returns {} for {}; return a whole number.", _short(made), what)
         elif not reason and made != truth:
             reason = words("it returns {:,} for {}. Look at one page view at a time, and at each of its numbers once.", made, what)
         if reason:
@@ -299,7 +299,7 @@ def who_has_it(acknowledged: Any, address: str) -> None:
             break
         there = {click["event_id"] for click in topics.clicks(since_ms)} & {one["event_id"] for one in sent}
         if not reason and not isinstance(made, list):
-            reason = words("for {} it returns {}; return a list of clicks.", what, words("nothing") if made is ... else repr(made))
+            reason = words("for {} it returns {}; return a list of clicks.", what, _short(made))
         elif not reason:
             named = [one.get("event_id") if isinstance(one, dict) else None for one in made]
             if None in named:
@@ -348,8 +348,7 @@ def key_of_a_session(key_of: Any, clicks: list[Click], topic: str) -> None:
         if reason:
             reason = words("{}, for {}.", reason, what) + (words(" Every click has an event_id.") if click.session_id is None else "")
         elif not isinstance(made, bytes):
-            reason = words("for {} it returns {}; a key is bytes, such as click.path.encode().", what,
-                           words("nothing") if made is ... else repr(made))
+            reason = words("for {} it returns {}; a key is bytes, such as click.path.encode().", what, _short(made))
         if reason:
             made = None
             break
@@ -402,7 +401,7 @@ def received_since(count: Any, since_ms: int) -> None:
             break
         most = sum(1 for _ in topics.records(topics.CLICKS, instant))  # readers may be clicking meanwhile
         if not reason and type(made) is not int:
-            reason = words("{} it returns {}; return a whole number.", what, words("nothing") if made is ... else repr(made))
+            reason = words("{} it returns {}; return a whole number.", what, _short(made))
         elif reason:
             reason += f" ({what})." + ("" if instant == since_ms else words(" Where no record is that young, offsets_for_times gives None."))
         elif not fewest <= made <= most:
@@ -431,7 +430,7 @@ def one_page_view(read: Any, clicks: list[Click], places: dict[str, Any]) -> Non
             truth = [dict(record.headers)["event_id"].decode() for record in topics.records(topics.CLICKS, clicks[0].received_at)
                      if record.partition == first.partition and record.offset >= first.offset and record.key == view.encode()]
         if not reason and not isinstance(made, list):
-            reason = words("{}it returns {}; return a list of event ids.", attempt, words("nothing") if made is ... else repr(made)[:80])
+            reason = words("{}it returns {}; return a list of event ids.", attempt, _short(made))
         elif not reason and made != truth:
             reason = attempt + _difference(made, truth)
         if reason:
@@ -544,8 +543,7 @@ def file_of_a_click(file_of: Any, *ids: str) -> None:
             break
         named = landed.table().inspect.files()["file_path"].to_pylist()
         if not reason and not isinstance(made, str):
-            reason = words("it returns {}; return a path, as the column file_path has it.",
-                           words("nothing") if made is ... else repr(made)[:80])
+            reason = words("it returns {}; return a path, as the column file_path has it.", _short(made))
         elif not reason and made not in named:
             reason = words("the newest snapshot names no data file {!r}. Take the paths from landed.table().inspect.files().", made[-60:])
         elif not reason:

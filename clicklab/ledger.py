@@ -26,7 +26,6 @@ from clicklab.topics import Sighting
 BROWSER = "browser"  # the run of what browsers send to the dev server
 # A click's received_at may lie before the line that says it was posted, by the two clocks' grain.
 EARLIER_MS = 5000
-_decoder = msgspec.json.Decoder(LedgerLine)
 
 
 class LedgerError(Trouble):
@@ -140,13 +139,14 @@ def everything() -> Run:
 
 
 def read(path: Path) -> list[LedgerLine]:
-    """The lines of a ledger file. A last line cut off by a kill is dropped: what it said was not known for sure."""
+    """The lines of a ledger file, none when it is absent, without those that a kill cut off (`events.read_lines`)."""
     if not path.exists():
         return []
-    data = path.read_bytes()
-    whole, _, cut = data.rpartition(b"\n")
-    lines = whole.split(b"\n") if whole else []
-    return [_decoder.decode(line) for line in lines]
+    try:
+        return events.read_lines(path.read_bytes())
+    except msgspec.DecodeError as error:
+        raise Trouble(f"The ledger's file {path} has a line that is not the ledger's.", str(error),
+                      "take the edit back if somebody made one; else start afresh: make clean, then make up") from None
 
 
 def write(run: str, state: str, ids: Iterable[str], *, source: str, prints: dict[str, str] | None = None) -> None:

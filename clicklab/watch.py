@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-from clickstream_ingest.events import LedgerLine
+from clickstream_ingest import events
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -17,7 +16,6 @@ from rich.text import Text
 from clicklab import connect, landed, ledger, servers, topics
 
 GUARD_LINES = 4
-_decoder = msgspec.json.Decoder(LedgerLine)
 
 
 @dataclass
@@ -34,7 +32,7 @@ class Ledgers:
                 file.seek(self.read_to.get(path, 0))
                 whole, end, _ = file.read().rpartition(b"\n")
             self.read_to[path] = self.read_to.get(path, 0) + len(whole) + len(end)
-            for line in map(_decoder.decode, filter(None, whole.split(b"\n"))):
+            for line in events.read_lines(whole):
                 if line.state in ("acknowledged", "removed"):
                     getattr(self, line.state).add(line.event_id)
         return len(self.acknowledged - self.removed)

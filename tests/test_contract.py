@@ -1,6 +1,7 @@
 """The event contract: its fields and limits, what the handler adds, and the fingerprint that follows a click."""
 
 import json
+import resource
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -258,5 +259,33 @@ def test_the_lines_of_several_processes_stay_whole(tmp_path):
     # Not forked: this process may have threads that speak to Kafka or HDFS, and a fork of those may hang.
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes:
         list(processes.map(enter_many, [path] * 4, "abcd"))
-    lines = [msgspec.json.decode(line, type=events.LedgerLine) for line in path.read_bytes().splitlines()]
-    assert sorted(line.source for line in lines) == sorted("abcd" * 1000)
+    assert sorted(line.source for line in events.read_lines(path.read_bytes())) == sorted("abcd" * 1000)
+
+
+def test_lines_after_a_write_that_a_kill_cut_anywhere_stay_whole(tmp_path):
+    path = tmp_path / "run.jsonl"
+    first, second, third = (events.LedgerLine(UUID, source, "posted", 0, "f" * 16) for source in "abc")
+    events.append(path, [first, second])
+    written = path.read_bytes()
+    for cut in range(len(written)):
+        path.write_bytes(written[:cut])
+        before = events.read_lines(path.read_bytes())
+        assert before == [first, second][: len(before)]
+        events.append(path, [third])
+        assert events.read_lines(path.read_bytes()) == [*before, third], f"cut after {cut} bytes"
+    with pytest.raises(msgspec.DecodeError):
+        events.read_lines(written.replace(b'"posted"', b'"lost"'))
+
+
+def test_a_disk_that_takes_a_part_of_the_lines_is_an_error_and_later_lines_stay_whole(tmp_path):
+    path = tmp_path / "run.jsonl"
+    line = events.LedgerLine(UUID, "a", "posted", 0, "f" * 16)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))  # bytes: one line and a part of the next
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            events.append(path, [line] * 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    events.append(path, [line])
+    assert events.read_lines(path.read_bytes()) == [line] * 2

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from clickstream_ingest import events
 
-from clicklab import connect, landed, ledger, topics
+from clicklab import Trouble, connect, landed, ledger, topics
 from clicklab.topics import Sighting
 
 
@@ -95,6 +95,17 @@ def test_a_line_cut_off_by_a_kill_does_not_hide_the_others(posted):
     with open(ledger.file(run), "ab") as file:
         file.write(b'{"event_id":"half')
     assert len(ledger.open_run(run).posted) == 10
+    ledger.write(run, "posted", ["after it"], source="test")  # the same run goes on
+    assert len(ledger.open_run(run).posted) == 11
+
+
+def test_a_line_that_is_not_the_ledgers_is_named_with_its_file(posted):
+    run, _ = posted
+    with open(ledger.file(run), "ab") as file:
+        file.write(b'{"event_id": 1}\n')
+    with pytest.raises(Trouble, match=f"{run}.jsonl has a line that is not the ledger's") as caught:
+        ledger.open_run(run)
+    assert "make clean" in caught.value.next
 
 
 def test_a_click_adopted_from_the_dev_servers_run_is_still_posted_once(posted):

@@ -5,7 +5,9 @@ in the notebooks are derived from it, below.
 """
 
 import base64
+import errno
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -329,14 +331,36 @@ class LedgerLine(Struct, omit_defaults=True):
     fingerprint: str | None = None  # of what was sent; on `posted` only
 
 
+_ledger_line = msgspec.json.Decoder(LedgerLine)
+
+
 def append(path: Path, lines: Iterable[LedgerLine]) -> None:
-    """Add lines to a ledger file, made with its folder when absent.
+    """Add lines to a ledger file, made with its folder when absent; read them with `read_lines`.
 
     One write to a file opened for appending, so lines of several processes stay whole.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the file cannot be written; a part of the lines may be there.
     """
+    # A kill may cut a write anywhere, so each begins on a line of its own instead of where that one ended.
+    data = b"\n" + b"".join(_encoder.encode(line) + b"\n" for line in lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab", buffering=0) as file:
-        file.write(b"".join(_encoder.encode(line) + b"\n" for line in lines))
+        if file.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def read_lines(data: bytes) -> list[LedgerLine]:
+    """Decode what `append` wrote, without the lines that a kill cut off: what they said was not known for sure.
+
+    Raises
+    ------
+    msgspec.DecodeError, msgspec.ValidationError
+        A whole line, with its closing brace, is none of the ledger's.
+    """
+    return [_ledger_line.decode(line) for line in data.split(b"\n") if line.endswith(b"}")]
 
 
 class Column(NamedTuple):

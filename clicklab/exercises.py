@@ -370,7 +370,7 @@ def key_of_a_session(key_of: Any, clicks: list[Click], topic: str) -> None:
             reason = words("all {} clicks without a session lie in one Kafka partition. On a blog with the first script these are all "
                            "there are: take a field that differs from click to click.", without.total())
     _say(made, words("Return bytes: some field of the click, with .encode(). Equal keys, equal partition."), reason,
-         words("Each session lies in one Kafka partition, and all three have clicks to carry: {}.", dict(sorted(load.items()))))
+         words("Each session lies in one Kafka partition, and the clicks are shared out, partition by partition: {}.", dict(sorted(load.items()))))
 
 
 def _partitions_of(keys: list[bytes], topic: str) -> list[int]:

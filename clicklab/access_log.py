@@ -138,8 +138,6 @@ def from_file(path: Path, *, run: str = RUN) -> Report:
             raise Trouble(f"{path} is no access log that can be read.", _why_none(first),
                           "give the log in the combined format, which Apache and nginx write by default")
         for day, of_day in itertools.groupby(itertools.chain(first, lines), lambda line: line.at // replay.DAY_MS):
-            if sending.report.sent:
-                replay.wait_until_landed(run, sending.report)
             before = sending.report.sent
             sending.take(of_day)
             if sending.report.sent > before:

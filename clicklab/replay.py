@@ -7,7 +7,6 @@ yields `Line`; a `judge` says what a line holds, `Replay` sends it.
 from __future__ import annotations
 
 import ast
-import itertools
 import json
 import re
 import uuid
@@ -208,6 +207,9 @@ class Report:
 class Replay:
     """Sends what lines hold to the topic and enters it into the ledger, each click once for all calls of one `run`.
 
+    Each hour of the past is a partition of the table, and the sink holds every partition open that one commit writes to: weeks
+    at once exhaust it. So before a day begins, what was sent of the days before has to have landed.
+
     Parameters
     ----------
     judge : callable
@@ -222,6 +224,8 @@ class Replay:
         self._source = f"{COLLECTOR} of {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
         earlier = ledger.open_run(run)
         self._known = earlier.acknowledged | earlier.refused | earlier.removed
+        # A call that stopped because a day had not landed is followed by one that waits for the same day.
+        self._day = next((line.at // DAY_MS for line in reversed(earlier.lines) if line.state == "posted"), None)
         self._good: list[events.Click] = []
         self._bad: list[events.Rejected] = []
         # Unlike the collector's: nobody waits for one click here, so a few may travel together.
@@ -241,7 +245,8 @@ class Replay:
         Raises
         ------
         Trouble
-            The broker did not acknowledge something in time. Running it again sends what is missing.
+            The broker did not acknowledge something in time, or a day's clicks did not land. Running it again sends what is
+            missing.
         """
         for line in lines:
             self.report.lines += 1
@@ -255,6 +260,7 @@ class Replay:
                 self.report.other += 1
                 continue
             for click in self._new(found.good):
+                self._begin(click.received_at // DAY_MS)
                 self._good.append(click)
             for row in self._new(found.bad):
                 self._bad.append(row)
@@ -271,6 +277,12 @@ class Replay:
             else:
                 self._known.add(row.event_id)
                 yield row
+
+    def _begin(self, day: int) -> None:
+        if day != self._day:
+            self._send()
+            wait_until_landed(self.run, self.report)
+            self._day = day
 
     def _send(self) -> None:
         from kafka.errors import KafkaError
@@ -317,9 +329,6 @@ def from_log_group(name: str, *, since: datetime | None = None, endpoint: str | 
                    run: str | None = None, page: int = 10_000) -> Report:
     """Bring the clicks of a CloudWatch log group into the topic, day by day, from where the last call stopped.
 
-    Each hour of the past is a partition of the table, and the sink holds every partition open that one commit writes to:
-    weeks at once exhaust it. So before a day begins, what was sent of the days before has to have landed.
-
     Parameters
     ----------
     name : str
@@ -357,11 +366,7 @@ def from_log_group(name: str, *, since: datetime | None = None, endpoint: str | 
             while start_ms <= now_ms:
                 end_ms = min(start_ms - start_ms % DAY_MS + DAY_MS, now_ms + 1)
                 before = replay.report.sent
-                lines = lines_of(logs, name, start_ms, end_ms, page)
-                first = next(lines, None)
-                if first and start_ms % DAY_MS == 0:
-                    wait_until_landed(run, replay.report)
-                replay.take(itertools.chain([first] if first else [], lines))
+                replay.take(lines_of(logs, name, start_ms, end_ms, page))
                 if replay.report.sent > before:
                     print(f"{instant_of(start_ms):%Y-%m-%d}: {replay.report.sent - before:,} clicks sent", flush=True)
                 start_ms = end_ms

@@ -126,6 +126,16 @@ def test_a_log_comes_into_the_topic_once_and_the_ledger_holds(pipeline, tmp_path
 
 
 @pytest.mark.servers
+def test_the_next_day_of_a_log_waits_until_the_sink_has_landed_the_days_before(second_state, tmp_path):
+    log = tmp_path / "access.log"
+    log.write_text("".join(line(at=f"{day}/May/2025:12:00:00 +0900") for day in (21, 22, 23)))
+    for _ in range(2):  # trying again does not get around it
+        with pytest.raises(Trouble, match="have to wait"):
+            access_log.from_file(log)
+    assert sum(topics.end_offsets(topics.CLICKS).values()) == 1
+
+
+@pytest.mark.servers
 def test_files_that_are_no_log_are_refused_with_the_reason(pipeline, tmp_path):
     with pytest.raises(Trouble, match="cannot be read"):
         access_log.from_file(tmp_path / "absent.log")

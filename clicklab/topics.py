@@ -114,7 +114,7 @@ def records(topic: str, since_ms: int = 0) -> Iterator[Record]:
     Raises
     ------
     Trouble
-        The topic is not there, or its end was not reached in 60 s.
+        The topic is not there, or the broker gave nothing of what is left for 60 s.
     """
     consumer = KafkaConsumer(bootstrap_servers=servers.address("kafka"), enable_auto_commit=False,
                              max_poll_records=5000, fetch_max_bytes=16 << 20, max_partition_fetch_bytes=4 << 20)
@@ -135,10 +135,11 @@ def records(topic: str, since_ms: int = 0) -> Iterator[Record]:
         left = {tp for tp in partitions if consumer.position(tp) < ends[tp]}
         while left:
             if time.monotonic() > deadline:
-                raise Trouble(f"{topic} could not be read to its end in {READ_TIMEOUT_S} s.",
+                raise Trouble(f"{topic} could not be read to its end: for {READ_TIMEOUT_S} s nothing came.",
                               ", ".join(f"partition {tp.partition} is at {consumer.position(tp)} of {ends[tp]}" for tp in left),
                               "make status")
             for tp, batch in consumer.poll(timeout_ms=500).items():
+                deadline = time.monotonic() + READ_TIMEOUT_S
                 for record in batch:
                     if record.offset < ends[tp]:
                         yield Record(record.partition, record.offset, record.timestamp, record.key, record.value,

@@ -199,6 +199,39 @@ def test_last_click_before_the_tab_closes_arrives_at_a_slow_server(page, collect
     assert_each_once_and_no_gaps(stored)
 
 
+# As chirpy's: it takes the page over at once and answers every request, the snippet's too.
+SERVICE_WORKER = """
+addEventListener("install", () => skipWaiting());
+addEventListener("activate", event => event.waitUntil(clients.claim()));
+addEventListener("fetch", event => event.respondWith(
+    caches.match(event.request).then(kept => kept || fetch(event.request))));
+"""
+
+
+@pytest.mark.parametrize("leave", [pytest.param("link", id="by-a-link"), pytest.param("close", id="by-closing-the-tab")])
+def test_last_click_under_a_service_worker_arrives_once(context, site, collector, tmp_path, leave):
+    served = tmp_path / "site"
+    shutil.copytree(site, served)
+    (served / "sw.js").write_text(SERVICE_WORKER)
+    page = context.new_page()
+    page.goto(serve(served))
+    page.evaluate("navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready)")
+    page.reload()
+    assert page.evaluate("navigator.serviceWorker.controller !== null")
+    collector.wait_for(lambda stored: len({event["page_view_id"] for event in stored}) == 2)
+    collector.delay_s = 0.5
+    if leave == "link":
+        page.click("a[href='/long/'][data-kind=tab]")
+        page.wait_for_url("**/long/")
+        collector.wait_for(lambda stored: stored and stored[-1]["path"] == "/long/")
+    else:
+        page.click(".intro p")
+        page.close()
+    stored = collector.wait_for(clicks)
+    assert len(clicks(stored)) == 1
+    assert_each_once_and_no_gaps(stored)
+
+
 def test_clicks_made_offline_are_sent_once_online(page, context, collector):
     collector.wait_for(bool)
     context.set_offline(True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
-from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa
@@ -43,12 +41,10 @@ def table(place: str = hdfs.TABLE) -> StaticTable | None:
     newest = hdfs.version(place)
     if not newest:
         return None
-    found = _open(f"hdfs://{servers.address('namenode')}{place}/metadata/v{newest}.metadata.json")
+    properties = {"py-io-impl": f"{HdfsFileIO.__module__}.{HdfsFileIO.__name__}"}
+    metadata = f"hdfs://{servers.address('namenode')}{place}/metadata/v{newest}.metadata.json"
+    found = StaticTable.from_metadata(metadata, properties=properties)
     return found if found.current_snapshot() else None
-
-
-def _open(metadata: str) -> StaticTable:
-    return StaticTable.from_metadata(metadata, properties={"py-io-impl": f"{HdfsFileIO.__module__}.{HdfsFileIO.__name__}"})
 
 
 def snapshots() -> pd.DataFrame:
@@ -141,12 +137,8 @@ def arrivals(since_ms: int = 0) -> pd.DataFrame:
 def sightings(since_ms: int = 0) -> list[Sighting]:
     """What the ledger compares: id, place and fingerprint of each landed row; [] while there is no table."""
     found = table()
-    return list(_sightings(found.metadata_location, found.metadata.table_uuid, since_ms)) if found else []
-
-
-@lru_cache(maxsize=1)  # who waits for a click asks twice a second, and nothing is new before the next commit
-def _sightings(metadata: str, _: UUID, since_ms: int) -> list[Sighting]:
-    found = _open(metadata)
+    if found is None:
+        return []
     present = set(found.schema().column_names)
     read = [name for name in (*sorted(events.FROM_CLIENT), *PLACE[1:]) if name in present]
     return [Sighting(row["event_id"], row["_kafka_partition"], row["_kafka_offset"], events.fingerprint(row))

@@ -30,15 +30,17 @@ def test_thousand_clicks_half_of_them_leaving_are_stored_once(browser, url, coll
     collector.clear()
     first = Collector()
     collector.delay_s = first.delay_s = 0.5
+    readers = 4
     visit = blog.visit(
-        url, clicks=1000, seed=11, readers=4, script=first_snippet(first.url), using=browser, timeout_s=120,
+        url, clicks=1000, seed=11, readers=readers, script=first_snippet(first.url), using=browser, timeout_s=120,
         progress=lambda made, of: None,
     )
     stored = collector.wait_for(
         lambda stored: (
             len(clicks(stored)) >= 1000
+            # Closing a reader's profile may cut off the goodbye of the last page, and of no other.
             and Counter(event["event_name"] for event in stored)["engagement"]
-            >= len({event["page_view_id"] for event in stored})
+            >= len({event["page_view_id"] for event in stored}) - readers
         ),
     )
     first.stop()

@@ -425,11 +425,11 @@ def test_the_development_server_enters_what_nobody_else_enters(client, no_broker
         for headers in ({"Origin": "http://localhost:4000"}, {}, {"X-Ledger-Run": "r"}):
             assert request("POST", "/ingest", body, headers)[0] == 503
         assert json.loads(request("GET", "/health")[2]) == {"status": "ok", "sink": client, "broker": "unreachable"}
-    files = {path.stem: path.read_text().splitlines() for path in (tmp_path / "ledger").iterdir()}
+    files = {path.stem: events.read_lines(path.read_bytes()) for path in (tmp_path / "ledger").iterdir()}
     assert set(files) == {"browser", "curl"}
     fingerprint = events.fingerprint(events.normalize(click, datetime.now(UTC)))
     for source, lines in files.items():
-        posted, unknown = [events.msgspec.json.decode(line, type=events.LedgerLine) for line in lines]
+        posted, unknown = lines
         assert (posted.event_id, posted.source, posted.state) == (EVENT_ID, source, "posted")
         assert posted.fingerprint == fingerprint
         assert (unknown.event_id, unknown.source, unknown.state) == (EVENT_ID, source, "unknown")

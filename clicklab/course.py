@@ -14,19 +14,27 @@ import tempfile
 import time
 import tomllib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jupyter_core.utils import run_sync
 
 from clicklab import Missing, Trouble, bootstrap, servers
+
+if TYPE_CHECKING:
+    from jupyter_client import AsyncKernelManager
 
 NOTEBOOKS = servers.ROOT / "notebooks"
 # The kernel tells that it speaks unencrypted TCP, which it does on 127.0.0.1 only, and that it was interrupted at its end.
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
+# Loaded under no name, so that a notebook that forgets an import fails here as it does in JupyterLab.
+PRELOADED = ["__import__('clicklab.exercises')", "__import__('clicklab.charts')"]
 NEIGHBORS = "neighbors"  # id of the cell that links to the notebooks before and after
 CELL_TIMEOUT_S = 300  # and longer than a click may take to land, when the commit interval is long
 
@@ -97,8 +105,59 @@ def build_folder() -> Path:
     return servers.build_folder() / "notebooks"
 
 
-def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Path:
+class Kernels:
+    """Starts the next notebook's kernel while one runs, and ends the last one while the next runs: seconds less for each.
+
+    Parameters
+    ----------
+    wanted : int
+        How many will be taken.
+    """
+
+    def __init__(self, wanted: int):
+        self._left, self._next, self._ending = wanted, None, ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Kernels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._next:
+            self._end(self._next)
+        self._ending.shutdown()
+
+    @contextmanager
+    def take(self) -> Iterator[AsyncKernelManager]:
+        """A kernel that has loaded what notebooks load; ended at the end of the block."""
+        kernel, self._next = self._next or self._start(), None
+        try:
+            self._left -= 1
+            if self._left > 0:
+                self._next = self._start()
+            yield kernel
+        finally:
+            self._ending.submit(self._end, kernel)
+
+    @staticmethod
+    def _start() -> AsyncKernelManager:
+        from jupyter_client import AsyncKernelManager
+
+        kernel = AsyncKernelManager(kernel_name="python3")
+        preloading = [f"--IPKernelApp.exec_lines={line}" for line in PRELOADED]
+        run_sync(kernel.start_kernel)(cwd=str(NOTEBOOKS), extra_arguments=[*QUIET_KERNEL, *preloading])
+        return kernel
+
+    @staticmethod
+    def _end(kernel: AsyncKernelManager) -> None:
+        run_sync(kernel.shutdown_kernel)()
+
+
+def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path, kernel: AsyncKernelManager | None = None) -> Path:
     """Execute one notebook; returns the executed copy, which is written also when a cell fails.
+
+    Parameters
+    ----------
+    kernel : AsyncKernelManager
+        One of `Kernels`. Default: one of its own.
 
     Raises
     ------
@@ -117,7 +176,7 @@ def execute(notebook: Notebook, parameters: dict[str, Any], folder: Path) -> Pat
         try:
             papermill.execute_notebook(str(notebook.path), str(output), parameters=parameters, progress_bar=False,
                                        cwd=str(NOTEBOOKS), kernel_name="python3",
-                                       extra_arguments=QUIET_KERNEL,
+                                       extra_arguments=QUIET_KERNEL, km=kernel,
                                        execution_timeout=CELL_TIMEOUT_S + int(ledger.default_timeout_s()))
         except PapermillExecutionError as error:
             cause = "\n".join(error.traceback) if isinstance(error.traceback, list) else str(error.traceback)
@@ -181,25 +240,27 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
     # One loop for all kernels: starting papermill anew for each notebook would cost seconds every time.
     asyncio.set_event_loop(asyncio.new_event_loop())
     printer, pages = ThreadPoolExecutor(1), []  # a notebook becomes a page while the next one runs
-    for place, notebook in enumerate(chosen, 1):
-        print(f"[{place}/{len(chosen)}] {notebook.number} {notebook.title}", flush=True)
-        if lacking := sorted(missing & set(notebook.needs)):
-            results.append(Result(notebook, "not executed", why=f"{' and '.join(bootstrap.NAMES[name] for name in lacking)} not on this machine"))
-            print(f"      not executed: {results[-1].why}. Next: {bootstrap.install_command(lacking)}", flush=True)
-            continue
-        started = time.monotonic()
-        try:
-            executed = execute(notebook, {k: v for k, v in parameters.items() if k in known[notebook.number]}, folder)
-            pages.append(printer.submit(to_html, executed))
-            results.append(Result(notebook, "passed", time.monotonic() - started))
-            for line in check_lines(executed):
-                print(f"      {line}", flush=True)
-        except Missing as trouble:
-            results.append(Result(notebook, "not executed", time.monotonic() - started, trouble.what))
-        except Trouble as trouble:
-            results.append(Result(notebook, "failed", time.monotonic() - started, str(trouble)))
-            print(f"      failed\n{trouble}", flush=True)
-            break
+    with Kernels(sum(not missing & set(notebook.needs) for notebook in chosen)) as kernels:
+        for place, notebook in enumerate(chosen, 1):
+            print(f"[{place}/{len(chosen)}] {notebook.number} {notebook.title}", flush=True)
+            if lacking := sorted(missing & set(notebook.needs)):
+                results.append(Result(notebook, "not executed", why=f"{' and '.join(bootstrap.NAMES[name] for name in lacking)} not on this machine"))
+                print(f"      not executed: {results[-1].why}. Next: {bootstrap.install_command(lacking)}", flush=True)
+                continue
+            started = time.monotonic()
+            try:
+                with kernels.take() as kernel:
+                    executed = execute(notebook, {k: v for k, v in parameters.items() if k in known[notebook.number]}, folder, kernel)
+                pages.append(printer.submit(to_html, executed))
+                results.append(Result(notebook, "passed", time.monotonic() - started))
+                for line in check_lines(executed):
+                    print(f"      {line}", flush=True)
+            except Missing as trouble:
+                results.append(Result(notebook, "not executed", time.monotonic() - started, trouble.what))
+            except Trouble as trouble:
+                results.append(Result(notebook, "failed", time.monotonic() - started, str(trouble)))
+                print(f"      failed\n{trouble}", flush=True)
+                break
     for page in pages:
         page.result()
     clicks = hop_counts(started_at)

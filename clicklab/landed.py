@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from clickstream_ingest import events
 from hdfs_native.fsspec import HdfsFileSystem
-from pyiceberg.expressions import AlwaysTrue, GreaterThanOrEqual
+from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
 from pyiceberg.io.fsspec import FsspecFileIO
 from pyiceberg.table import StaticTable
 
@@ -82,10 +82,14 @@ def rows(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pa.Table:
     return _read(found, columns, since_ms)
 
 
-def _read(found: StaticTable, columns: Iterable[str], since_ms: int) -> pa.Table:
-    since = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat()
-    return found.scan(row_filter=GreaterThanOrEqual("received_at", since) if since_ms else AlwaysTrue(),
-                      selected_fields=tuple(columns)).to_arrow()
+def _read(found: StaticTable, columns: Iterable[str], since_ms: int, until_ms: int | None = None) -> pa.Table:
+    def instant(at_ms: int) -> str:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+
+    chosen = GreaterThanOrEqual("received_at", instant(since_ms)) if since_ms else AlwaysTrue()
+    if until_ms is not None:
+        chosen = And(chosen, LessThanOrEqual("received_at", instant(until_ms)))
+    return found.scan(row_filter=chosen, selected_fields=tuple(columns)).to_arrow()
 
 
 def clicks(columns: Iterable[str] = ("*",), since_ms: int = 0) -> pd.DataFrame:
@@ -145,10 +149,13 @@ def sightings(since_ms: int = 0) -> list[Sighting]:
             for row in plain(_read(found, read, since_ms))]
 
 
-def event_ids(since_ms: int = 0) -> set[str]:
-    """The ids of all landed rows, where contents do not matter; empty while there is no table."""
+def event_ids(since_ms: int = 0, until_ms: int | None = None) -> set[str]:
+    """The ids of the rows received between two instants (ms since 1970 UTC), where contents do not matter; default all.
+
+    Empty while there is no table.
+    """
     found = table()
-    return set(_read(found, ["event_id"], since_ms)["event_id"].to_pylist()) if found else set()
+    return set(_read(found, ["event_id"], since_ms, until_ms)["event_id"].to_pylist()) if found else set()
 
 
 def plain(data: pa.Table) -> list[dict]:

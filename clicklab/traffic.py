@@ -534,7 +534,7 @@ def _to_land(clicks: list[events.Click]) -> Callable[[], str]:
     """What to wait for: "" when the newest snapshot has all of a slice, else how many of its events it lacks."""
     # Ids, not a number of rows: others land and erase rows meanwhile.
     wanted = {click.event_id for click in clicks}
-    since_ms = min(click.received_at for click in clicks)
+    since_ms, until_ms = min(click.received_at for click in clicks), max(click.received_at for click in clicks)
     looked_at, said = None, "no snapshot yet"
 
     def told() -> str:
@@ -542,7 +542,7 @@ def _to_land(clicks: list[events.Click]) -> Callable[[], str]:
         found = landed.table()
         newest = found.current_snapshot() if found else None
         if newest and newest.snapshot_id != looked_at:
-            missing = wanted - landed.event_ids(since_ms)
+            missing = wanted - landed.event_ids(since_ms, until_ms)
             looked_at, said = newest.snapshot_id, f"{len(missing):,} events to land" if missing else ""
         return said
 

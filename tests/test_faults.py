@@ -80,7 +80,7 @@ class Hop:
             self.patch.setattr(topics, "records", lambda topic, since_ms=0: iter(shown))
         else:
             table = pa.Table.from_pylist(shown, schema=self.schema)
-            self.patch.setattr(landed, "_read", lambda found, columns, since_ms: table.select(list(columns)))
+            self.patch.setattr(landed, "_read", lambda found, columns, since_ms, until_ms=None: table.select(list(columns)))
 
     def error(self) -> ledger.LedgerError:
         with pytest.raises(ledger.LedgerError) as caught:
@@ -140,7 +140,7 @@ def test_a_dropped_and_a_doubled_row_do_not_make_up_for_each_other(real, monkeyp
     shown = [row for row in rows.to_pylist() for _ in range({lost: 0, doubled: 2}.get(row["event_id"], 1))]
     assert len(shown) == len(rows)
     table = pa.Table.from_pylist(shown, schema=rows.schema)
-    monkeypatch.setattr(landed, "_read", lambda found, columns, since_ms: table.select(list(columns)))
+    monkeypatch.setattr(landed, "_read", lambda found, columns, since_ms, until_ms=None: table.select(list(columns)))
     for compare in (lambda: ledger.check("the table", run, landed.sightings, timeout_s=0), lambda: ledger.audit(timeout_s=0)):
         with pytest.raises(ledger.LedgerError) as caught:
             compare()

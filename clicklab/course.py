@@ -143,7 +143,9 @@ class Kernels:
 
         kernel = AsyncKernelManager(kernel_name="python3")
         preloading = [f"--IPKernelApp.exec_lines={line}" for line in PRELOADED]
-        run_sync(kernel.start_kernel)(cwd=str(NOTEBOOKS), extra_arguments=[*QUIET_KERNEL, *preloading])
+        # The site shows these copies in English too; `korean.translate` has the Korean of it.
+        run_sync(kernel.start_kernel)(cwd=str(NOTEBOOKS), env=os.environ | {"EXERCISES_LANG": "en"},
+                                      extra_arguments=[*QUIET_KERNEL, *preloading])
         return kernel
 
     @staticmethod
@@ -228,7 +230,6 @@ def run(numbers: Iterable[str] = (), parameters: dict[str, Any] | None = None, *
     if unknown := set(parameters) - set().union(*known.values()):
         raise Trouble(f"No chosen notebook has the parameter {', '.join(sorted(unknown))}.",
                       f"they have {', '.join(sorted(set().union(*known.values())))}", "correct the name")
-    os.environ["EXERCISES_LANG"] = "en"  # the site shows these copies in English too; `korean.translate` has the Korean of it
     if interval := os.environ.get("COMMIT_INTERVAL_MS"):
         # make run COMMIT_INTERVAL_MS=300000: for the notebooks that have it, and none is refused for lacking it.
         parameters = {"COMMIT_INTERVAL_MS": int(interval)} | parameters
